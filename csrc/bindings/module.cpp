@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// Python module `fastunroll._native`: pointers and sizes in, a status out. The Python side checks
+// every shape, dtype and device, allocates every result and keeps the tensors alive.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "cpu/soft_threshold.h"
+#include "cpu/unrolled.h"
+#include "fastunroll/problem.h"
+
+namespace py = pybind11;
+using namespace fastunroll;
+
+namespace {
+
+using Address = std::uintptr_t;  // 0: null
+using Strides = std::array<std::int64_t, 3>;
+
+template <class T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// A problem that owns its small arrays; everything else belongs to the caller.
+template <class T>
+struct BoundProblem : Problem<T> {
+  std::vector<std::int64_t> bypass_counts;
+};
+
+template <class T>
+PackedMatrix<T> matrix(Address data, std::int64_t rows, std::int64_t cols, bool per_layer) {
+  const std::int64_t size = rows * cpu::padded<T>(cols);
+  return {pointer<const T>(data), rows, cols, per_layer ? size : 0};
+}
+
+template <class T>
+void bind_problem(py::module_& m, const char* name) {
+  using P = BoundProblem<T>;
+  py::class_<P>(m, name, py::module_local())
+      .def(py::init([](std::array<std::int64_t, 4> sizes, std::array<Address, 5> matrices,
+                       bool gram_per_layer, bool weight_per_layer, std::array<Address, 4> rows,
+                       bool linear_per_layer, Address step, Strides step_strides,
+                       Address threshold, Strides threshold_strides, std::array<Address, 3> layer,
+                       double rule_minimum, double rule_maximum, std::vector<std::int64_t> bypass,
+                       int prox, bool skip, bool heavy_ball, bool with_objective,
+                       double objective_weight) {
+             P p;
+             const auto [batch, n_measurements, n_atoms, n_layers] = sizes;
+             p.batch = batch;
+             p.n_measurements = n_measurements;
+             p.n_atoms = n_atoms;
+             p.n_layers = n_layers;
+             p.gram = matrix<T>(matrices[0], n_atoms, n_atoms, gram_per_layer);
+             p.gram_t = matrix<T>(matrices[1], n_atoms, n_atoms, gram_per_layer);
+             p.dictionary_t = matrix<T>(matrices[2], n_atoms, n_measurements, false);
+             p.weight = matrix<T>(matrices[3], n_measurements, n_atoms, weight_per_layer);
+             p.weight_t = matrix<T>(matrices[4], n_atoms, n_measurements, weight_per_layer);
+             p.linear = pointer<const T>(rows[0]);
+             p.linear_layer_stride = linear_per_layer ? batch * n_atoms : 0;
+             p.measurements = pointer<const T>(rows[1]);
+             p.initial = pointer<const T>(rows[2]);
+             p.previous = pointer<const T>(rows[3]);
+             p.step = {pointer<const T>(step), step_strides[0], step_strides[1], step_strides[2]};
+             p.threshold = {pointer<const T>(threshold), threshold_strides[0],
+                            threshold_strides[1], threshold_strides[2]};
+             p.rule_weight = pointer<const T>(layer[0]);
+             p.rule_bias = pointer<const T>(layer[1]);
+             p.momentum = pointer<const T>(layer[2]);
+             p.rule_minimum = static_cast<T>(rule_minimum);
+             p.rule_maximum = static_cast<T>(rule_maximum);
+             p.bypass_counts = std::move(bypass);
+             p.prox = static_cast<Prox>(prox);
+             p.skip = skip;
+             p.heavy_ball = heavy_ball;
+             p.with_objective = with_objective;
+             p.objective_weight = static_cast<T>(objective_weight);
+             return p;
+           }))
+      .def(
+          "forward",
+          [](P& p, Address codes, Address objective, Address iterates, int threads) {
+            p.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
+            const ForwardOutputs<T> out{pointer<T>(codes), pointer<T>(objective),
+                                        pointer<T>(iterates)};
+            return static_cast<int>(cpu::unrolled_forward<T>(p, out, threads));
+          },
+          py::call_guard<py::gil_scoped_release>())
+      .def(
+          "backward",
+          [](P& p, std::array<Address, 3> incoming, std::array<Address, 11> outgoing,
+             std::int64_t n_grams, std::int64_t n_weights, int threads) {
+            p.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
+            BackwardArguments<T> a;
+            a.grad_codes = pointer<const T>(incoming[0]);
+            a.grad_objective = pointer<const T>(incoming[1]);
+            a.grad_iterates = pointer<const T>(incoming[2]);
+            T** const targets[] = {&a.linear,    &a.gram,        &a.dictionary_t, &a.weight_t,
+                                   &a.measurements, &a.initial,  &a.step,         &a.threshold,
+                                   &a.rule_weight,  &a.rule_bias, &a.momentum};
+            for (std::size_t i = 0; i < outgoing.size(); ++i) *targets[i] = pointer<T>(outgoing[i]);
+            a.n_grams = n_grams;
+            a.n_weights = n_weights;
+            return static_cast<int>(cpu::unrolled_backward<T>(p, a, threads));
+          },
+          py::call_guard<py::gil_scoped_release>());
+}
+
+template <class T>
+void bind_functions(py::module_& m, const std::string& dtype) {
+  m.def(("pack_" + dtype).c_str(),
+        [](Address source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
+           Strides strides, Address target) {
+          cpu::pack<T>(pointer<const T>(source), layers, rows, cols, strides[0], strides[1],
+                       strides[2], pointer<T>(target));
+        },
+        py::call_guard<py::gil_scoped_release>());
+  m.def(("soft_threshold_" + dtype).c_str(),
+        [](Address u, std::int64_t rows, std::int64_t cols, Address threshold, bool per_sample,
+           bool per_atom, bool nonnegative, Address out, int threads) {
+          const cpu::ThresholdProblem<T> p{pointer<const T>(u), rows, cols,
+                                           pointer<const T>(threshold), per_sample, per_atom,
+                                           nonnegative};
+          return static_cast<int>(cpu::soft_threshold<T>(p, pointer<T>(out), threads));
+        },
+        py::call_guard<py::gil_scoped_release>());
+  m.def(("soft_threshold_backward_" + dtype).c_str(),
+        [](Address grad, Address u, std::int64_t rows, std::int64_t cols, Address threshold,
+           bool per_sample, bool per_atom, bool nonnegative, Address grad_u, Address grad_threshold,
+           int threads) {
+          const cpu::ThresholdProblem<T> p{pointer<const T>(u), rows, cols,
+                                           pointer<const T>(threshold), per_sample, per_atom,
+                                           nonnegative};
+          return static_cast<int>(cpu::soft_threshold_backward<T>(
+              p, pointer<const T>(grad), pointer<T>(grad_u), pointer<T>(grad_threshold), threads));
+        },
+        py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
+  if (const char* error = cpu::isa_error()) throw py::import_error(error);
+  bind_problem<float>(m, "Problem_f32");
+  bind_problem<double>(m, "Problem_f64");
+  bind_functions<float>(m, "f32");
+  bind_functions<double>(m, "f64");
+  m.attr("block_bytes") = cpu::kBlockBytes;
+  m.def("build_info", [] {
+    py::dict info;
+    info["isa"] = cpu::active_kernels().isa;
+    std::vector<std::string> supported;
+    for (auto table = cpu::supported_kernels(); *table != nullptr; ++table) {
+      supported.emplace_back((*table)->isa);
+    }
+    info["supported_isas"] = supported;
+#if defined(_OPENMP)
+    info["openmp"] = true;
+#else
+    info["openmp"] = false;
+#endif
+    info["compiler"] = FASTUNROLL_COMPILER;
+    return info;
+  });
+}

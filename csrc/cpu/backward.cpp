@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+#include <vector>
+
+#include "cpu/backward_tile.h"
+#include "cpu/check.h"
+#include "cpu/unrolled.h"
+
+namespace fastunroll::cpu {
+namespace {
+
+// Fixed, because sums over samples go tile by tile: the result must not depend on the threads.
+constexpr std::int64_t kTileSamples = 32;
+// Tiles whose traces are held at the same time, at least.
+constexpr std::int64_t kGroupTiles = 4;
+// Rows of a parameter's gradient that one task sums.
+constexpr std::int64_t kTaskRows = 32;
+
+// A gradient in padded rows, one matrix per layer or one for all; copied out at the end.
+template <class T>
+struct PaddedGradient {
+  PaddedGradient() = default;
+  PaddedGradient(T* out_, std::int64_t matrices_, std::int64_t rows_, std::int64_t cols_)
+      : out(out_), matrices(matrices_), rows(rows_), cols(cols_), stride(padded<T>(cols_)) {
+    if (out != nullptr) data = Buffer<T>(matrices * rows * stride);
+  }
+  T* matrix(std::int64_t index) const { return data.get() + index * rows * stride; }
+  std::int64_t row_tasks() const { return (rows + kTaskRows - 1) / kTaskRows; }
+  std::int64_t tasks() const { return out == nullptr ? 0 : matrices * row_tasks(); }
+  // body(matrix, first row, last row)
+  template <class Body>
+  void task(std::int64_t t, Body body) const {
+    const std::int64_t first = t % row_tasks() * kTaskRows;
+    body(t / row_tasks(), first, std::min(first + kTaskRows, rows));
+  }
+  void write() const {
+    if (out == nullptr) return;
+    for (std::int64_t i = 0; i < matrices * rows; ++i) {
+      std::copy(data.get() + i * stride, data.get() + i * stride + cols, out + i * cols);
+    }
+  }
+
+  T* out = nullptr;
+  std::int64_t matrices = 0, rows = 0, cols = 0, stride = 0;
+  Buffer<T> data;
+};
+
+template <class T>
+bool sums_per_atom(const LayerParameter<T>& p, const T* out) {
+  return out != nullptr && p.atom_stride != 0 && p.sample_stride == 0;
+}
+
+// (K, B) sums to a gradient of shape (K) or (K, B).
+template <class T>
+void reduce_samples(const Buffer<double>& sums, std::int64_t layers, std::int64_t batch,
+                    bool per_sample, T* out) {
+  if (out == nullptr || sums.get() == nullptr) return;
+  for (std::int64_t k = 0; k < layers; ++k) {
+    double total = 0;
+    for (std::int64_t s = 0; s < batch; ++s) {
+      const double term = sums[k * batch + s];
+      total += term;
+      if (per_sample) out[k * batch + s] = static_cast<T>(term);
+    }
+    if (!per_sample) out[k] = static_cast<T>(total);
+  }
+}
+
+template <class T>
+class Backward {
+ public:
+  Backward(const Problem<T>& problem, const BackwardArguments<T>& args, int threads)
+      : problem_(problem), args_(args), threads_(threads) {
+    const std::int64_t cells = problem.n_layers * problem.batch;
+    if (args.step != nullptr && problem.step.atom_stride == 0) sums_.step = Buffer<double>(cells);
+    if (args.threshold != nullptr && problem.threshold.atom_stride == 0) {
+      sums_.threshold = Buffer<double>(cells);
+    }
+    if (args.rule_weight != nullptr) sums_.rule_weight = Buffer<double>(cells);
+    if (args.rule_bias != nullptr) sums_.rule_bias = Buffer<double>(cells);
+    if (args.momentum != nullptr) sums_.momentum = Buffer<double>(cells);
+    const std::int64_t n = problem.n_atoms;
+    const std::int64_t m = problem.n_measurements;
+    gram_ = PaddedGradient<T>(args.gram, args.n_grams, n, n);
+    dictionary_ = PaddedGradient<T>(args.dictionary_t, 1, n, m);
+    weight_ = PaddedGradient<T>(args.weight_t, args.n_weights, n, m);
+    atom_sums_ = Buffer<double>(2 * problem.n_layers * n);
+    const std::int64_t tiles = (problem.batch + kTileSamples - 1) / kTileSamples;
+    group_ = std::min(tiles, std::max<std::int64_t>(kGroupTiles, 2 * threads));
+    for (std::int64_t t = 0; t < group_; ++t) {
+      tiles_.push_back(std::make_unique<BackwardTile<T>>(
+          problem, args, sums_, std::min(kTileSamples, problem.batch)));
+    }
+  }
+
+  void run() {
+    for (std::int64_t start = 0; start < problem_.batch; start += group_ * kTileSamples) {
+      const std::int64_t left = (problem_.batch - start + kTileSamples - 1) / kTileSamples;
+      const std::int64_t count = std::min(group_, left);
+      parallel_for(count, threads_, [&](std::int64_t t, int) {
+        const std::int64_t first = start + t * kTileSamples;
+        tiles_[static_cast<std::size_t>(t)]->run(first,
+                                                 std::min(kTileSamples, problem_.batch - first));
+      });
+      sum_over_samples(count);
+    }
+    finish();
+  }
+
+ private:
+  // Every task owns its part of the result and walks the tiles in order.
+  void sum_over_samples(std::int64_t count) {
+    const bool step = sums_per_atom(problem_.step, args_.step) && problem_.step.data != nullptr;
+    const bool threshold = sums_per_atom(problem_.threshold, args_.threshold);
+    const std::int64_t atoms = step || threshold ? problem_.n_layers : 0;
+    const std::int64_t tasks = gram_.tasks() + dictionary_.tasks() + weight_.tasks() + atoms;
+    parallel_for(tasks, threads_, [&](std::int64_t t, int) {
+      for (std::int64_t i = 0; i < count; ++i) {
+        const BackwardTile<T>& tile = *tiles_[static_cast<std::size_t>(i)];
+        std::int64_t index = t;
+        if (index < gram_.tasks()) {
+          gram_.task(index, [&](std::int64_t matrix, std::int64_t first, std::int64_t last) {
+            tile.add_gram(first, last, matrix, gram_.matrix(matrix), gram_.stride);
+          });
+          continue;
+        }
+        index -= gram_.tasks();
+        if (index < dictionary_.tasks()) {
+          dictionary_.task(index, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+            tile.add_dictionary(first, last, dictionary_.matrix(0), dictionary_.stride);
+          });
+          continue;
+        }
+        index -= dictionary_.tasks();
+        if (index < weight_.tasks()) {
+          weight_.task(index, [&](std::int64_t matrix, std::int64_t first, std::int64_t last) {
+            tile.add_weight(first, last, matrix, weight_.matrix(matrix), weight_.stride);
+          });
+          continue;
+        }
+        index -= weight_.tasks();
+        tile.add_atom_terms(index, step ? atom_sums(0, index) : nullptr,
+                            threshold ? atom_sums(1, index) : nullptr);
+      }
+    });
+  }
+
+  double* atom_sums(std::int64_t parameter, std::int64_t k) {
+    return atom_sums_.get() + (parameter * problem_.n_layers + k) * problem_.n_atoms;
+  }
+
+  void finish() {
+    const std::int64_t layers = problem_.n_layers;
+    const std::int64_t batch = problem_.batch;
+    gram_.write();
+    dictionary_.write();
+    weight_.write();
+    reduce_samples(sums_.step, layers, batch, problem_.step.sample_stride != 0, args_.step);
+    reduce_samples(sums_.threshold, layers, batch, problem_.threshold.sample_stride != 0,
+                   args_.threshold);
+    reduce_samples(sums_.rule_weight, layers, batch, false, args_.rule_weight);
+    reduce_samples(sums_.rule_bias, layers, batch, false, args_.rule_bias);
+    reduce_samples(sums_.momentum, layers, batch, false, args_.momentum);
+    const std::int64_t cells = layers * problem_.n_atoms;
+    const auto narrow = [](double a) { return static_cast<T>(a); };
+    if (sums_per_atom(problem_.step, args_.step)) {
+      std::transform(atom_sums(0, 0), atom_sums(0, 0) + cells, args_.step, narrow);
+    }
+    if (sums_per_atom(problem_.threshold, args_.threshold)) {
+      std::transform(atom_sums(1, 0), atom_sums(1, 0) + cells, args_.threshold, narrow);
+    }
+  }
+
+  const Problem<T>& problem_;
+  const BackwardArguments<T>& args_;
+  const int threads_;
+  std::int64_t group_ = 0;
+  SampleSums sums_;
+  PaddedGradient<T> gram_;
+  PaddedGradient<T> dictionary_;
+  PaddedGradient<T> weight_;
+  Buffer<double> atom_sums_;
+  std::vector<std::unique_ptr<BackwardTile<T>>> tiles_;
+};
+
+}  // namespace
+
+template <class T>
+Status unrolled_backward(const Problem<T>& problem, const BackwardArguments<T>& args,
+                         int threads) {
+  const Status status = check_values(problem);
+  if (status != Status::ok) return status;
+  try {
+    Backward<T>(problem, args, std::max(threads, 1)).run();
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+  return Status::ok;
+}
+
+template Status unrolled_backward<float>(const Problem<float>&, const BackwardArguments<float>&,
+                                         int);
+template Status unrolled_backward<double>(const Problem<double>&, const BackwardArguments<double>&,
+                                          int);
+
+}  // namespace fastunroll::cpu

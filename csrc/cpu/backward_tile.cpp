@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/backward_tile.h"
+
+#include <cmath>
+
+#include "math/prox.h"
+
+namespace fastunroll::cpu {
+
+template <class T>
+ParameterTerms<T>::ParameterTerms(const LayerParameter<T>& parameter, T* out_, std::int64_t layers,
+                                  std::int64_t samples, std::int64_t stride)
+    : out(parameter.data == nullptr ? nullptr : out_),
+      per_atom(parameter.atom_stride != 0),
+      per_sample(parameter.sample_stride != 0) {
+  if (out != nullptr && per_atom && !per_sample) terms = Buffer<T>(layers * samples * stride);
+}
+
+template <class T>
+BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments<T>& args,
+                              SampleSums& sums, std::int64_t capacity)
+    : problem_(problem),
+      args_(args),
+      sums_(sums),
+      kernels_(active<T>()),
+      tile_(problem, capacity, true),
+      wants_weight_(problem.gram.data == nullptr &&
+                    (args.weight_t != nullptr ||
+                     (args.n_weights == 0 && args.dictionary_t != nullptr))),
+      wants_dictionary_(problem.gram.data == nullptr && args.dictionary_t != nullptr),
+      dense_direction_(problem.rule_weight != nullptr || args.gram != nullptr) {
+  const std::int64_t n = problem.n_atoms;
+  const std::int64_t m = problem.n_measurements;
+  const std::int64_t layers = problem.n_layers;
+  const bool factored = problem.gram.data == nullptr;
+  all_atoms_ = ListStore<T>(1, capacity, n);
+  const Lists<T> all = all_atoms_.lists(0);
+  for (std::int64_t s = 0; s < capacity; ++s) {
+    all.count[s] = static_cast<std::int32_t>(n);
+    for (std::int64_t i = 0; i < n; ++i) all.index[s * all.stride + i] = static_cast<std::int32_t>(i);
+  }
+  grad_codes_ = RowStore<T>(3, capacity, n);
+  if (problem.momentum != nullptr) grad_point_ = RowStore<T>(1, capacity, n);
+  if (factored) grad_residual_ = RowStore<T>(layers, capacity, m);
+  const bool objective = args.grad_objective != nullptr;
+  if (objective) {
+    objective_residual_ = RowStore<T>(args.dictionary_t == nullptr ? 1 : layers + 1, capacity, m);
+  }
+  grad_u_ = Buffer<T>(capacity * all.stride);
+  grad_direction_ = Buffer<T>(capacity * all.stride);
+  dots_ = Buffer<T>(capacity * all.stride);
+  step_ = ParameterTerms<T>(problem.step, args.step, layers, capacity, all.stride);
+  threshold_ = ParameterTerms<T>(problem.threshold, args.threshold, layers, capacity, all.stride);
+  if (args.gram != nullptr || wants_dictionary_) {
+    points_by_row_ = TransposedStore<T>(layers, capacity, n);
+  }
+  if (wants_weight_) directions_by_row_ = TransposedStore<T>(layers, capacity, n);
+  if (objective && args.dictionary_t != nullptr) {
+    codes_by_row_ = TransposedStore<T>(layers + 1, capacity, n);
+  }
+}
+
+template <class T>
+Lists<T> BackwardTile<T>::on_support(std::int64_t k, const Buffer<T>& values) const {
+  Lists<T> lists = tile_.codes(k);
+  lists.value = values.get();
+  return lists;
+}
+
+template <class T>
+void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
+  const std::int64_t n = problem_.n_atoms;
+  const std::int64_t layers = problem_.n_layers;
+  tile_.run(first, samples, {});
+  for (std::int64_t slot = 0; slot < 3; ++slot) {
+    std::fill(grad_codes_.rows(slot), grad_codes_.rows(slot) + samples * grad_codes_.stride(), T(0));
+  }
+  if (args_.grad_codes != nullptr) {
+    for (std::int64_t s = 0; s < samples; ++s) {
+      const T* row = args_.grad_codes + (first + s) * n;
+      std::copy(row, row + n, grad_codes_.row(layers % 3, s));
+    }
+  }
+  for (std::int64_t k = layers - 1; k >= 0; --k) {
+    add_output_gradients(k + 1);
+    through_prox(k);
+    write_linear(k);
+    const bool momentum = problem_.momentum != nullptr;
+    T* target = momentum ? grad_point_.rows(0) : grad_codes_.rows(k % 3);
+    std::fill(target, target + samples * grad_codes_.stride(), T(0));
+    const bool every_atom = momentum || (k == 0 && args_.initial != nullptr);
+    const Lists<T> wanted = every_atom ? all_atoms_.lists(0) : tile_.codes(k);
+    if (problem_.gram.data != nullptr) {
+      through_gram(k, wanted, target);
+    } else {
+      through_dictionary(k, wanted, target);
+    }
+    if (momentum) {
+      through_momentum(k, target);
+    } else if (problem_.skip) {
+      const Lists<T> grads = on_support(k + 1, grad_u_);
+      for (std::int64_t s = 0; s < samples; ++s) {
+        T* row = target + s * grad_codes_.stride();
+        for (std::int32_t p = 0; p < grads.count[s]; ++p) {
+          row[grads.index[s * grads.stride + p]] += grads.value[s * grads.stride + p];
+        }
+      }
+    }
+  }
+  add_output_gradients(0);
+  if (args_.initial == nullptr) return;
+  for (std::int64_t s = 0; s < samples; ++s) {
+    const T* row = grad_codes_.row(0, s);
+    std::copy(row, row + n, args_.initial + (first + s) * n);
+  }
+}
+
+// Gradients that reach x_k from outside the recursion.
+template <class T>
+void BackwardTile<T>::add_output_gradients(std::int64_t k) {
+  T* rows = grad_codes_.rows(k % 3);
+  if (args_.grad_iterates != nullptr) {
+    for (std::int64_t s = 0; s < tile_.samples(); ++s) {
+      const T* grad = args_.grad_iterates + sample_index(k, s) * problem_.n_atoms;
+      T* row = rows + s * grad_codes_.stride();
+      for (std::int64_t i = 0; i < problem_.n_atoms; ++i) row[i] += grad[i];
+    }
+  }
+  if (args_.grad_objective != nullptr) add_objective_gradient(k, rows);
+}
+
+// F(x) = 1/2 ||r||^2 + lambda ||x||_1 with r = x A^T - b: dF/dx = r A + lambda sign(x).
+template <class T>
+void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
+  const T* grad = args_.grad_objective + sample_index(k, 0);
+  const std::int64_t slot = args_.dictionary_t == nullptr ? 0 : k;
+  T* residual = objective_residual_.rows(slot);
+  const std::int64_t stride = objective_residual_.stride();
+  const Lists<T> codes = tile_.codes(k);
+  tile_.residual(codes, nullptr, residual, stride);
+  const bool every_atom = k == 0 && args_.initial != nullptr;
+  const Lists<T> wanted = every_atom ? all_atoms_.lists(0) : codes;
+  kernels_.row_dots(tile_.samples(), wanted, problem_.dictionary_t, 0, residual, stride,
+                    dots_.get());
+  for (std::int64_t s = 0; s < tile_.samples(); ++s) {
+    T* row = rows + s * grad_codes_.stride();
+    for (std::int32_t p = 0; p < wanted.count[s]; ++p) {
+      row[wanted.index[s * wanted.stride + p]] += grad[s] * dots_[s * wanted.stride + p];
+    }
+    for (std::int32_t p = 0; p < codes.count[s]; ++p) {
+      const T x = codes.value[s * codes.stride + p];
+      if (x == T(0)) continue;
+      row[codes.index[s * codes.stride + p]] +=
+          grad[s] * std::copysign(problem_.objective_weight, x);
+    }
+    if (args_.measurements != nullptr) {
+      T* target = args_.measurements + (tile_.first() + s) * problem_.n_measurements;
+      for (std::int64_t j = 0; j < problem_.n_measurements; ++j) {
+        target[j] -= grad[s] * residual[s * stride + j];
+      }
+    }
+  }
+  if (args_.dictionary_t != nullptr) {
+    codes_by_row_.build(k, tile_.samples(), codes, [grad](std::int64_t s) { return grad[s]; });
+  }
+}
+
+// From the gradient of x_{k+1} to those of u, the threshold, the step and the direction v.
+template <class T>
+void BackwardTile<T>::through_prox(std::int64_t k) {
+  const Lists<T> codes = tile_.codes(k + 1);
+  const bool full_step = step_.out != nullptr && step_.per_atom && step_.per_sample;
+  const bool full_threshold =
+      threshold_.out != nullptr && threshold_.per_atom && threshold_.per_sample;
+  for (std::int64_t s = 0; s < tile_.samples(); ++s) {
+    const std::int64_t offset = s * codes.stride;
+    const std::int32_t* index = codes.index + offset;
+    const T* grad = grad_codes_.row((k + 1) % 3, s);
+    T* v = tile_.directions().row(k, s);
+    const std::uint8_t* kept = tile_.kept(k + 1, s);
+    const T* step = rule() ? &tile_.rule_step(k, s)
+                           : parameter_row(problem_.step, k, tile_.first() + s);
+    const std::int64_t step_stride = rule() ? 0 : problem_.step.atom_stride;
+    const std::int64_t term_row = (k * tile_.capacity() + s) * codes.stride;
+    double step_sum = 0;
+    double threshold_sum = 0;
+    for (std::int32_t p = 0; p < codes.count[s]; ++p) {
+      const std::int32_t i = index[p];
+      const T g = grad[i];
+      const bool shrunk = kept == nullptr || kept[p] == 0;
+      const T threshold_term =
+          shrunk ? g * math::shrink_threshold_derivative(codes.value[offset + p], problem_.prox)
+                 : T(0);
+      const T step_term = -g * v[i];
+      threshold_sum += static_cast<double>(threshold_term);
+      step_sum += static_cast<double>(step_term);
+      if (threshold_.terms.get() != nullptr) threshold_.terms[term_row + p] = threshold_term;
+      if (step_.terms.get() != nullptr) step_.terms[term_row + p] = step_term;
+      if (full_threshold) threshold_.out[sample_index(k, s) * problem_.n_atoms + i] = threshold_term;
+      if (full_step) step_.out[sample_index(k, s) * problem_.n_atoms + i] = step_term;
+      grad_u_[offset + p] = g;
+      grad_direction_[offset + p] = -step[step_stride * i] * g;
+    }
+    if (sums_.threshold.get() != nullptr) sums_.threshold[sample_index(k, s)] = threshold_sum;
+    if (sums_.step.get() != nullptr) sums_.step[sample_index(k, s)] = step_sum;
+    if (!dense_direction_) continue;
+    // The row of v becomes that of its gradient.
+    if (rule()) {
+      const T factor = through_rule(k, s, step_sum);
+      for (std::int64_t i = 0; i < problem_.n_atoms; ++i) v[i] *= factor;
+    } else {
+      std::fill(v, v + problem_.n_atoms, T(0));
+    }
+    for (std::int32_t p = 0; p < codes.count[s]; ++p) v[index[p]] += grad_direction_[offset + p];
+  }
+}
+
+// Gradient of the rule's step, given; returns the factor f of the part f v of v's gradient.
+template <class T>
+T BackwardTile<T>::through_rule(std::int64_t k, std::int64_t s, double grad_step) {
+  const T norm = tile_.norm(k, s);
+  const T gate = math::sigmoid(problem_.rule_weight[k] * norm + problem_.rule_bias[k]);
+  const double range = static_cast<double>(problem_.rule_maximum - problem_.rule_minimum);
+  const double grad_logit = grad_step * range * static_cast<double>(gate * (T(1) - gate));
+  if (sums_.rule_weight.get() != nullptr) {
+    sums_.rule_weight[sample_index(k, s)] = grad_logit * static_cast<double>(norm);
+  }
+  if (sums_.rule_bias.get() != nullptr) sums_.rule_bias[sample_index(k, s)] = grad_logit;
+  // The norm's subgradient at v = 0 is 0.
+  if (norm == T(0)) return T(0);
+  return static_cast<T>(grad_logit) * problem_.rule_weight[k] / norm;
+}
+
+template <class T>
+void BackwardTile<T>::write_linear(std::int64_t k) {
+  if (args_.linear == nullptr) return;
+  const std::int64_t n = problem_.n_atoms;
+  const Lists<T> grads = on_support(k + 1, grad_direction_);
+  for (std::int64_t s = 0; s < tile_.samples(); ++s) {
+    T* row = args_.linear + k * problem_.linear_layer_stride + (tile_.first() + s) * n;
+    if (rule()) {
+      const T* dense = tile_.directions().row(k, s);
+      for (std::int64_t i = 0; i < n; ++i) row[i] -= dense[i];
+    } else {
+      for (std::int32_t p = 0; p < grads.count[s]; ++p) {
+        row[grads.index[s * grads.stride + p]] -= grads.value[s * grads.stride + p];
+      }
+    }
+  }
+}
+
+template <class T>
+void BackwardTile<T>::dots_to_rows(const Lists<T>& wanted, T* rows) {
+  for (std::int64_t s = 0; s < tile_.samples(); ++s) {
+    T* row = rows + s * grad_codes_.stride();
+    for (std::int32_t p = 0; p < wanted.count[s]; ++p) {
+      row[wanted.index[s * wanted.stride + p]] = dots_[s * wanted.stride + p];
+    }
+  }
+}
+
+// v = p G - c: the gradient of p is (gradient of v) G^T, needed for the `wanted` atoms.
+template <class T>
+void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* target) {
+  const RowStore<T>& directions = tile_.directions();
+  if (args_.gram != nullptr) {
+    points_by_row_.build(k, tile_.samples(), tile_.points(k), [](std::int64_t) { return T(1); });
+  }
+  const bool needed = k > 0 || args_.initial != nullptr || problem_.momentum != nullptr;
+  if (!needed) return;
+  if (rule()) {
+    kernels_.row_dots(tile_.samples(), wanted, problem_.gram, k, directions.rows(k),
+                      directions.stride(), dots_.get());
+    dots_to_rows(wanted, target);
+  } else {
+    product(kernels_, tile_.samples(), on_support(k + 1, grad_direction_),
+            dense_direction_ ? directions.rows(k) : nullptr, directions.stride(), problem_.gram_t,
+            k, target, grad_codes_.stride(), tile_.ends());
+  }
+}
+
+// r = p A^T - b, v = r W: the gradient of r is (gradient of v) W^T, that of p (gradient of r) A.
+template <class T>
+void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted, T* target) {
+  const std::int64_t samples = tile_.samples();
+  const std::int64_t m = problem_.n_measurements;
+  T* rows = grad_residual_.rows(k);
+  const std::int64_t stride = grad_residual_.stride();
+  std::fill(rows, rows + samples * stride, T(0));
+  const RowStore<T>& directions = tile_.directions();
+  Lists<T> grads = on_support(k + 1, grad_direction_);
+  if (rule()) {
+    kernels_.dense_product(samples, directions.rows(k), directions.stride(), problem_.weight_t, k,
+                           rows, stride);
+    if (wants_weight_) {
+      grads = all_atoms_.lists(0);
+      for (std::int64_t s = 0; s < samples; ++s) {
+        const T* row = directions.row(k, s);
+        std::copy(row, row + problem_.n_atoms, grads.value + s * grads.stride);
+      }
+    }
+  } else {
+    product(kernels_, samples, grads, static_cast<const T*>(nullptr), 0, problem_.weight_t, k, rows,
+            stride, tile_.ends());
+  }
+  const auto one = [](std::int64_t) { return T(1); };
+  if (wants_weight_) directions_by_row_.build(k, samples, grads, one);
+  if (wants_dictionary_) points_by_row_.build(k, samples, tile_.points(k), one);
+  if (args_.measurements != nullptr) {
+    for (std::int64_t s = 0; s < samples; ++s) {
+      T* grad = args_.measurements + (tile_.first() + s) * m;
+      for (std::int64_t j = 0; j < m; ++j) grad[j] -= rows[s * stride + j];
+    }
+  }
+  kernels_.row_dots(samples, wanted, problem_.dictionary_t, 0, rows, stride, dots_.get());
+  dots_to_rows(wanted, target);
+}
+
+// y = x_k + beta (x_k - x_{k-1}); `target` holds the gradient of the point p, and becomes y's.
+template <class T>
+void BackwardTile<T>::through_momentum(std::int64_t k, T* target) {
+  const std::int64_t n = problem_.n_atoms;
+  const T beta = problem_.momentum[k];
+  const Lists<T> grads = on_support(k + 1, grad_u_);
+  const Lists<T> now = tile_.codes(k);
+  const Lists<T> before = tile_.codes(k - 1);
+  for (std::int64_t s = 0; s < tile_.samples(); ++s) {
+    T* grad_y = target + s * grad_codes_.stride();
+    T* grad_now = grad_codes_.row(k % 3, s);
+    T* grad_before = grad_codes_.row((k + 2) % 3, s);
+    if (problem_.heavy_ball) {
+      for (std::int64_t i = 0; i < n; ++i) {
+        grad_now[i] += grad_y[i];
+        grad_y[i] = T(0);
+      }
+    }
+    if (problem_.skip) {
+      for (std::int32_t p = 0; p < grads.count[s]; ++p) {
+        grad_y[grads.index[s * grads.stride + p]] += grads.value[s * grads.stride + p];
+      }
+    }
+    double dot = 0;
+    for (std::int32_t p = 0; p < now.count[s]; ++p) {
+      const std::int64_t at = s * now.stride + p;
+      dot += static_cast<double>(grad_y[now.index[at]] * now.value[at]);
+    }
+    for (std::int32_t p = 0; p < before.count[s]; ++p) {
+      const std::int64_t at = s * before.stride + p;
+      dot -= static_cast<double>(grad_y[before.index[at]] * before.value[at]);
+    }
+    if (sums_.momentum.get() != nullptr) sums_.momentum[sample_index(k, s)] = dot;
+    // x_{-1} is x_0 itself where none was given, so the two parts cancel there.
+    const bool same = k == 0 && problem_.previous == nullptr;
+    for (std::int64_t i = 0; i < n; ++i) {
+      grad_now[i] += same ? grad_y[i] : (T(1) + beta) * grad_y[i];
+      grad_before[i] = -beta * grad_y[i];
+    }
+  }
+}
+
+template <class T>
+void BackwardTile<T>::add_gram(std::int64_t first, std::int64_t last, std::int64_t matrix,
+                               T* target, std::int64_t stride) const {
+  const RowStore<T>& directions = tile_.directions();
+  for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
+    if (args_.n_grams > 1 && k != matrix) continue;
+    kernels_.row_accumulate(first, last, points_by_row_.get(k), directions.rows(k),
+                            directions.stride(), problem_.n_atoms, target, stride);
+  }
+}
+
+template <class T>
+void BackwardTile<T>::add_dictionary(std::int64_t first, std::int64_t last, T* target,
+                                     std::int64_t stride) const {
+  const std::int64_t m = problem_.n_measurements;
+  if (wants_dictionary_) {
+    for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
+      kernels_.row_accumulate(first, last, points_by_row_.get(k), grad_residual_.rows(k),
+                              grad_residual_.stride(), m, target, stride);
+    }
+    if (args_.n_weights == 0) add_weight(first, last, 0, target, stride);
+  }
+  if (args_.grad_objective == nullptr) return;
+  for (std::int64_t k = 0; k <= problem_.n_layers; ++k) {
+    kernels_.row_accumulate(first, last, codes_by_row_.get(k), objective_residual_.rows(k),
+                            objective_residual_.stride(), m, target, stride);
+  }
+}
+
+template <class T>
+void BackwardTile<T>::add_weight(std::int64_t first, std::int64_t last, std::int64_t matrix,
+                                 T* target, std::int64_t stride) const {
+  const RowStore<T>& residuals = tile_.residuals();
+  for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
+    if (args_.n_weights > 1 && k != matrix) continue;
+    kernels_.row_accumulate(first, last, directions_by_row_.get(k), residuals.rows(k),
+                            residuals.stride(), problem_.n_measurements, target, stride);
+  }
+}
+
+template <class T>
+void BackwardTile<T>::add_atom_terms(std::int64_t k, double* step, double* threshold) const {
+  const Lists<T> codes = tile_.codes(k + 1);
+  for (std::int64_t s = 0; s < tile_.samples(); ++s) {
+    const std::int64_t term_row = (k * tile_.capacity() + s) * codes.stride;
+    for (std::int32_t p = 0; p < codes.count[s]; ++p) {
+      const std::int32_t i = codes.index[s * codes.stride + p];
+      if (step != nullptr) step[i] += static_cast<double>(step_.terms[term_row + p]);
+      if (threshold != nullptr) threshold[i] += static_cast<double>(threshold_.terms[term_row + p]);
+    }
+  }
+}
+
+template class BackwardTile<float>;
+template class BackwardTile<double>;
+
+}  // namespace fastunroll::cpu

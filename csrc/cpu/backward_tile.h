@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// One tile of the backward pass: runs its samples forward, keeping the traces, then goes back
+// through the layers. What is summed over samples stays here for `backward.cpp` to sum in order.
+#pragma once
+
+#include "cpu/tile.h"
+
+namespace fastunroll::cpu {
+
+// How the derivative with respect to one layer parameter (step, threshold) is collected: summed per
+// sample, kept per support entry for a sum per atom, or written out where the parameter has both axes.
+template <class T>
+struct ParameterTerms {
+  ParameterTerms() = default;
+  ParameterTerms(const LayerParameter<T>& parameter, T* out, std::int64_t layers,
+                 std::int64_t samples, std::int64_t stride);
+
+  T* out = nullptr;  // null: not asked for
+  bool per_atom = false;
+  bool per_sample = false;
+  Buffer<T> terms;  // (layers, samples, list stride), aligned with the support of x_{k+1}
+};
+
+// Sums over the atoms, (K, B) each; reduced over the samples afterwards where the parameter is shared.
+struct SampleSums {
+  Buffer<double> step;
+  Buffer<double> threshold;
+  Buffer<double> rule_weight;
+  Buffer<double> rule_bias;
+  Buffer<double> momentum;
+};
+
+template <class T>
+class BackwardTile {
+ public:
+  BackwardTile(const Problem<T>& problem, const BackwardArguments<T>& args, SampleSums& sums,
+               std::int64_t capacity);
+
+  void run(std::int64_t first, std::int64_t samples);
+
+  // Add this tile's share of rows first .. last - 1 of a gradient to a padded target.
+  void add_gram(std::int64_t first, std::int64_t last, std::int64_t matrix, T* target,
+                std::int64_t stride) const;
+  void add_dictionary(std::int64_t first, std::int64_t last, T* target, std::int64_t stride) const;
+  void add_weight(std::int64_t first, std::int64_t last, std::int64_t matrix, T* target,
+                  std::int64_t stride) const;
+  // Add layer k's terms to sums per atom (null: not asked for).
+  void add_atom_terms(std::int64_t k, double* step, double* threshold) const;
+
+ private:
+  void through_prox(std::int64_t k);
+  T through_rule(std::int64_t k, std::int64_t s, double dot);
+  void write_linear(std::int64_t k);
+  void through_gram(std::int64_t k, const Lists<T>& wanted, T* target);
+  void through_dictionary(std::int64_t k, const Lists<T>& wanted, T* target);
+  void through_momentum(std::int64_t k, T* target);
+  void add_output_gradients(std::int64_t k);
+  void add_objective_gradient(std::int64_t k, T* rows);
+  // Lists with the supports of x_k and other values.
+  Lists<T> on_support(std::int64_t k, const Buffer<T>& values) const;
+  void dots_to_rows(const Lists<T>& wanted, T* rows);
+  bool rule() const { return problem_.rule_weight != nullptr; }
+  std::int64_t sample_index(std::int64_t k, std::int64_t s) const {
+    return k * problem_.batch + tile_.first() + s;
+  }
+
+  const Problem<T>& problem_;
+  const BackwardArguments<T>& args_;
+  SampleSums& sums_;
+  const Kernels<T>& kernels_;
+  Tile<T> tile_;
+  const bool wants_weight_;      // dW^T, by itself or (W = A) as a part of dA^T
+  const bool wants_dictionary_;  // dA^T of the factored form
+  const bool dense_direction_;   // the gradient of v is needed as dense rows
+
+  RowStore<T> grad_codes_;      // three slots in turn: gradients of x_{k+1}, x_k, x_{k-1}
+  RowStore<T> grad_point_;      // with momentum: gradient of the point p_k, then of y_k
+  RowStore<T> grad_residual_;   // per layer; factored form
+  RowStore<T> objective_residual_;  // per iterate where dA is asked for, else one
+  Buffer<T> grad_u_;            // on the support of x_{k+1}
+  Buffer<T> grad_direction_;    // of v_k, on the support of x_{k+1}
+  Buffer<T> dots_;
+  ParameterTerms<T> step_;
+  ParameterTerms<T> threshold_;
+  TransposedStore<T> points_by_row_;
+  TransposedStore<T> directions_by_row_;
+  TransposedStore<T> codes_by_row_;
+  ListStore<T> all_atoms_;
+};
+
+}  // namespace fastunroll::cpu

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "cpu/check.h"
+#include "cpu/tile.h"
+#include "cpu/unrolled.h"
+
+namespace fastunroll::cpu {
+namespace {
+
+constexpr std::int64_t kTileSamples = 64;
+
+}  // namespace
+
+template <class T>
+Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out, int threads) {
+  const Status status = check_values(problem);
+  if (status != Status::ok) return status;
+  const std::int64_t batch = problem.batch;
+  const std::int64_t workers = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, batch));
+  const std::int64_t size = std::min(kTileSamples, (batch + workers - 1) / workers);
+  const std::int64_t tiles = (batch + size - 1) / size;
+  std::vector<std::unique_ptr<Tile<T>>> tile_of;
+  try {
+    for (std::int64_t w = 0; w < std::min(workers, tiles); ++w) {
+      tile_of.push_back(std::make_unique<Tile<T>>(problem, size, false));
+    }
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+  parallel_for(tiles, static_cast<int>(tile_of.size()), [&](std::int64_t t, int worker) {
+    const std::int64_t first = t * size;
+    tile_of[static_cast<std::size_t>(worker)]->run(first, std::min(size, batch - first), out);
+  });
+  return Status::ok;
+}
+
+template <class T>
+void pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
+          std::int64_t layer_stride, std::int64_t row_stride, std::int64_t col_stride, T* target) {
+  constexpr std::int64_t kColumns = block_columns<T>();
+  for (std::int64_t l = 0; l < layers; ++l) {
+    const T* matrix = source + l * layer_stride;
+    for (std::int64_t first = 0; first < cols; first += kColumns) {
+      const std::int64_t width = std::min(kColumns, cols - first);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const T* row = matrix + i * row_stride + first * col_stride;
+        if (col_stride == 1) {
+          std::copy(row, row + width, target);
+        } else {
+          for (std::int64_t j = 0; j < width; ++j) target[j] = row[j * col_stride];
+        }
+        std::fill(target + width, target + kColumns, T(0));
+        target += kColumns;
+      }
+    }
+  }
+}
+
+template Status unrolled_forward<float>(const Problem<float>&, const ForwardOutputs<float>&, int);
+template Status unrolled_forward<double>(const Problem<double>&, const ForwardOutputs<double>&,
+                                         int);
+template void pack<float>(const float*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                          std::int64_t, std::int64_t, float*);
+template void pack<double>(const double*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                           std::int64_t, std::int64_t, double*);
+
+}  // namespace fastunroll::cpu

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// The primitives that are compiled once per instruction set, and their run-time choice.
+//
+// Everything that the recursion spends time on is one of these. They keep one accumulation order:
+// rows in ascending order, one accumulator per output element. So the sparse and the dense product
+// agree bit for bit, and a sample's result depends neither on its batch nor on its tile.
+#pragma once
+
+#include <cstdint>
+
+#include "fastunroll/problem.h"
+
+namespace fastunroll::cpu {
+
+constexpr std::int64_t kBlockBytes = 256;  // columns of a packed block: four 64-byte lines a row
+
+template <class T>
+constexpr std::int64_t block_columns() {
+  return kBlockBytes / static_cast<std::int64_t>(sizeof(T));
+}
+
+template <class T>
+constexpr std::int64_t padded(std::int64_t cols) {
+  return (cols + block_columns<T>() - 1) / block_columns<T>() * block_columns<T>();
+}
+
+// Compact rows of a tile: sample s has count[s] entries, ascending in index, from s * stride on.
+template <class T>
+struct Lists {
+  std::int32_t* count = nullptr;
+  std::int32_t* index = nullptr;
+  T* value = nullptr;
+  std::int64_t stride = 0;
+};
+
+// The same entries by row: row i holds (sample, value) from begin[i] to begin[i + 1], in the order
+// of the samples.
+template <class T>
+struct TransposedLists {
+  const std::int32_t* begin = nullptr;
+  const std::int32_t* sample = nullptr;
+  const T* value = nullptr;
+};
+
+// One sample's shrinkage candidates: step and threshold are single numbers or vectors.
+template <class T>
+struct CandidateRow {
+  std::int64_t n = 0;
+  const T* y = nullptr;  // null: 0
+  const T* v = nullptr;
+  const T* step = nullptr;
+  const T* threshold = nullptr;
+  bool step_is_vector = false;
+  bool threshold_is_vector = false;
+  bool nonnegative = false;
+};
+
+template <class T>
+struct Kernels {
+  // out_s += sum over the entries (i, a) of sample s of a * matrix[i, :].
+  // `ends` is scratch for samples * (rows / kChunkRows + 1) numbers.
+  void (*sparse_product)(std::int64_t samples, const Lists<T>& in, const PackedMatrix<T>& matrix,
+                         std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* ends);
+  // out_s += sum over all rows i of in_s[i] * matrix[i, :].
+  void (*dense_product)(std::int64_t samples, const T* in, std::int64_t in_stride,
+                        const PackedMatrix<T>& matrix, std::int64_t layer, T* out,
+                        std::int64_t out_stride);
+  // out_s[p] = matrix[i_p, :] . vector_s for the entries p of sample s.
+  void (*row_dots)(std::int64_t samples, const Lists<T>& rows, const PackedMatrix<T>& matrix,
+                   std::int64_t layer, const T* vectors, std::int64_t vector_stride, T* out);
+  // target[i, :] += sum over the entries (s, a) of row i of a * vector_s, for rows first..last - 1.
+  void (*row_accumulate)(std::int64_t first, std::int64_t last, const TransposedLists<T>& entries,
+                         const T* vectors, std::int64_t vector_stride, std::int64_t cols,
+                         T* target, std::int64_t target_stride);
+  // Entries with not(|u| <= threshold), u = y - step * v, so that NaN is kept. Returns their number.
+  std::int32_t (*candidates)(const CandidateRow<T>& row, std::int32_t* index, T* value);
+  // y = x + momentum (x - previous); entries with y != 0 are listed. Returns their number.
+  std::int32_t (*extrapolate)(std::int64_t n, const T* x, const T* previous, T momentum, T* y,
+                              std::int32_t* index, T* value);
+  T (*sum_of_squares)(std::int64_t padded_n, const T* row);
+  // out = S_t(u) for one row; threshold is one number or a vector.
+  void (*soft_threshold)(std::int64_t n, const T* u, const T* threshold, bool threshold_is_vector,
+                         bool nonnegative, T* out);
+  // grad_u = grad where the output is not 0, else 0; returns sum of the threshold's derivatives,
+  // and adds them per atom to `threshold_terms` where it is not null.
+  double (*soft_threshold_backward)(std::int64_t n, const T* grad, const T* u, const T* threshold,
+                                    bool threshold_is_vector, bool nonnegative, T* grad_u,
+                                    double* threshold_terms);
+};
+
+constexpr std::int64_t kChunkRows = 128;  // 128 rows of 256 bytes: two thirds of a 48 KB L1 cache
+
+struct KernelTable {
+  const char* isa;
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+const KernelTable& generic_kernels() noexcept;
+#if defined(FASTUNROLL_X86)
+const KernelTable& avx2_kernels() noexcept;
+const KernelTable& avx512_kernels() noexcept;
+#endif
+
+// The table in use; `isa_error` is null, or says why FASTUNROLL_ISA could not be honoured.
+const KernelTable& active_kernels();
+const char* isa_error();
+// Tables that this processor can run, best last, ended by null.
+const KernelTable* const* supported_kernels();
+
+template <class T>
+const Kernels<T>& active();
+
+}  // namespace fastunroll::cpu

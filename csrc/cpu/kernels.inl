@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bodies of the primitives of kernels.h. Included once by each kernels_<isa>.cpp, after its vec
+// header. No standard containers, no static objects, nothing that the linker could share between
+// instruction sets: everything lives in an anonymous namespace.
+
+#include "cpu/kernels.h"
+#include "math/prox.h"
+
+namespace {
+
+using fastunroll::PackedMatrix;
+using fastunroll::Prox;
+using fastunroll::cpu::block_columns;
+using fastunroll::cpu::CandidateRow;
+using fastunroll::cpu::kChunkRows;
+using fastunroll::cpu::Lists;
+using fastunroll::cpu::TransposedLists;
+
+template <class T>
+constexpr int kBlockVectors = static_cast<int>(block_columns<T>()) / Vec<T>::kLanes;
+
+// The block's columns [block * columns, ...) of `matrix` in `layer`, row 0.
+template <class T>
+inline const T* block_start(const PackedMatrix<T>& matrix, std::int64_t layer, std::int64_t block) {
+  return matrix.data + layer * matrix.layer_stride + block * matrix.rows * block_columns<T>();
+}
+
+template <class T>
+inline std::int64_t block_count(const PackedMatrix<T>& matrix) {
+  return (matrix.cols + block_columns<T>() - 1) / block_columns<T>();
+}
+
+// Adds the entries p = first..last - 1 of one list, times their rows, to one block of the output.
+template <class T>
+inline void add_rows(const T* block, const std::int32_t* index, const T* value, std::int32_t first,
+                     std::int32_t last, T* out) {
+  constexpr int kVectors = kBlockVectors<T>;
+  Vec<T> sum[kVectors];
+#pragma GCC unroll 16
+  for (int j = 0; j < kVectors; ++j) sum[j] = Vec<T>::load(out + j * Vec<T>::kLanes);
+  for (std::int32_t p = first; p < last; ++p) {
+    const T* row = block + static_cast<std::int64_t>(index[p]) * block_columns<T>();
+    const Vec<T> a = Vec<T>::broadcast(value[p]);
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; ++j) {
+      sum[j] = Vec<T>::fma(a, Vec<T>::load(row + j * Vec<T>::kLanes), sum[j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int j = 0; j < kVectors; ++j) sum[j].store(out + j * Vec<T>::kLanes);
+}
+
+template <class T>
+void sparse_product(std::int64_t samples, const Lists<T>& in, const PackedMatrix<T>& matrix,
+                    std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* ends) {
+  // A chunk of rows stays in the L1 cache while all samples of the tile use it; with few samples
+  // nothing is used twice, so one chunk.
+  const std::int64_t chunk_rows = samples < 4 ? matrix.rows : kChunkRows;
+  const std::int64_t chunks = (matrix.rows + chunk_rows - 1) / chunk_rows;
+  for (std::int64_t s = 0; s < samples; ++s) {
+    const std::int32_t* index = in.index + s * in.stride;
+    std::int32_t p = 0;
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const std::int64_t end_row = (chunk + 1) * chunk_rows;
+      if (chunk + 1 == chunks) {
+        p = in.count[s];
+      } else {
+        while (p < in.count[s] && index[p] < end_row) ++p;
+      }
+      ends[chunk * samples + s] = p;
+    }
+  }
+  const std::int64_t blocks = block_count(matrix);
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    const T* block = block_start(matrix, layer, b);
+    T* out_block = out + b * block_columns<T>();
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      for (std::int64_t s = 0; s < samples; ++s) {
+        const std::int32_t first = chunk == 0 ? 0 : ends[(chunk - 1) * samples + s];
+        const std::int32_t last = ends[chunk * samples + s];
+        if (first == last) continue;
+        add_rows(block, in.index + s * in.stride, in.value + s * in.stride, first, last,
+                 out_block + s * out_stride);
+      }
+    }
+  }
+}
+
+// Register tile of the dense product: kSamples samples by kDenseVectors vectors of columns.
+template <class T, int kSamples>
+inline void dense_tile(const T* in, std::int64_t in_stride, const T* block, std::int64_t first,
+                       std::int64_t last, T* out, std::int64_t out_stride) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  Vec<T> sum[kSamples][kDenseVectors];
+#pragma GCC unroll 8
+  for (int s = 0; s < kSamples; ++s) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kDenseVectors; ++j) {
+      sum[s][j] = Vec<T>::load(out + s * out_stride + j * kLanes);
+    }
+  }
+  for (std::int64_t i = first; i < last; ++i) {
+    Vec<T> row[kDenseVectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < kDenseVectors; ++j) {
+      row[j] = Vec<T>::load(block + i * block_columns<T>() + j * kLanes);
+    }
+#pragma GCC unroll 8
+    for (int s = 0; s < kSamples; ++s) {
+      const Vec<T> a = Vec<T>::broadcast(in[s * in_stride + i]);
+#pragma GCC unroll 8
+      for (int j = 0; j < kDenseVectors; ++j) sum[s][j] = Vec<T>::fma(a, row[j], sum[s][j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int s = 0; s < kSamples; ++s) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kDenseVectors; ++j) sum[s][j].store(out + s * out_stride + j * kLanes);
+  }
+}
+
+template <class T>
+void dense_product(std::int64_t samples, const T* in, std::int64_t in_stride,
+                   const PackedMatrix<T>& matrix, std::int64_t layer, T* out,
+                   std::int64_t out_stride) {
+  constexpr std::int64_t kColumns = kDenseVectors * Vec<T>::kLanes;
+  const std::int64_t blocks = block_count(matrix);
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    const T* block = block_start(matrix, layer, b);
+    for (std::int64_t first = 0; first < matrix.rows; first += kChunkRows) {
+      const std::int64_t last =
+          first + kChunkRows < matrix.rows ? first + kChunkRows : matrix.rows;
+      for (std::int64_t column = 0; column < block_columns<T>(); column += kColumns) {
+        T* target = out + b * block_columns<T>() + column;
+        std::int64_t s = 0;
+        for (; s + kDenseSamples <= samples; s += kDenseSamples) {
+          dense_tile<T, kDenseSamples>(in + s * in_stride, in_stride, block + column, first, last,
+                                       target + s * out_stride, out_stride);
+        }
+        for (; s < samples; ++s) {
+          dense_tile<T, 1>(in + s * in_stride, in_stride, block + column, first, last,
+                           target + s * out_stride, out_stride);
+        }
+      }
+    }
+  }
+}
+
+// Dot products of kRows rows with one vector; the partial sums are those of a single row.
+template <class T, int kRows>
+inline void dot_rows(const PackedMatrix<T>& matrix, std::int64_t layer, const std::int32_t* index,
+                     const T* vector, T* out) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  constexpr int kSums = 4;
+  Vec<T> sum[kRows][kSums];
+  for (int r = 0; r < kRows; ++r) {
+    for (int j = 0; j < kSums; ++j) sum[r][j] = Vec<T>::broadcast(T(0));
+  }
+  const std::int64_t blocks = block_count(matrix);
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    const T* block = block_start(matrix, layer, b);
+    const T* part = vector + b * block_columns<T>();
+#pragma GCC unroll 4
+    for (int j = 0; j < kBlockVectors<T>; ++j) {
+      const Vec<T> a = Vec<T>::load(part + j * kLanes);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        const T* row = block + static_cast<std::int64_t>(index[r]) * block_columns<T>();
+        sum[r][j % kSums] = Vec<T>::fma(a, Vec<T>::load(row + j * kLanes), sum[r][j % kSums]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    out[r] = ((sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3])).sum();
+  }
+}
+
+template <class T>
+void row_dots(std::int64_t samples, const Lists<T>& rows, const PackedMatrix<T>& matrix,
+              std::int64_t layer, const T* vectors, std::int64_t vector_stride, T* out) {
+  for (std::int64_t s = 0; s < samples; ++s) {
+    const std::int32_t* index = rows.index + s * rows.stride;
+    const T* vector = vectors + s * vector_stride;
+    std::int32_t p = 0;
+    for (; p + 2 <= rows.count[s]; p += 2) {
+      dot_rows<T, 2>(matrix, layer, index + p, vector, out + s * rows.stride + p);
+    }
+    if (p < rows.count[s]) {
+      dot_rows<T, 1>(matrix, layer, index + p, vector, out + s * rows.stride + p);
+    }
+  }
+}
+
+template <class T>
+void row_accumulate(std::int64_t first, std::int64_t last, const TransposedLists<T>& entries,
+                    const T* vectors, std::int64_t vector_stride, std::int64_t cols, T* target,
+                    std::int64_t target_stride) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  constexpr int kVectors = kBlockVectors<T>;
+  // One block of columns of the tile's vectors stays in the L1 cache while all rows use it.
+  for (std::int64_t column = 0; column < cols; column += block_columns<T>()) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const std::int32_t begin = entries.begin[i];
+      const std::int32_t end = entries.begin[i + 1];
+      if (begin == end) continue;
+      Vec<T> sum[kVectors];
+#pragma GCC unroll 16
+      for (int j = 0; j < kVectors; ++j) sum[j] = Vec<T>::broadcast(T(0));
+      for (std::int32_t e = begin; e < end; ++e) {
+        const T* vector = vectors + entries.sample[e] * vector_stride + column;
+        const Vec<T> a = Vec<T>::broadcast(entries.value[e]);
+#pragma GCC unroll 16
+        for (int j = 0; j < kVectors; ++j) {
+          sum[j] = Vec<T>::fma(a, Vec<T>::load(vector + j * kLanes), sum[j]);
+        }
+      }
+      T* row = target + i * target_stride + column;
+#pragma GCC unroll 16
+      for (int j = 0; j < kVectors; ++j) {
+        (Vec<T>::load(row + j * kLanes) + sum[j]).store(row + j * kLanes);
+      }
+    }
+  }
+}
+
+template <class T, bool kStepVector, bool kThresholdVector>
+inline std::int32_t list_candidates(const CandidateRow<T>& row, std::int32_t* index, T* value) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  Vec<T> step = Vec<T>::broadcast(row.step[0]);
+  Vec<T> threshold = Vec<T>::broadcast(row.threshold[0]);
+  std::int32_t count = 0;
+  for (std::int64_t i = 0; i < row.n; i += kLanes) {
+    const int lanes = row.n - i < kLanes ? static_cast<int>(row.n - i) : kLanes;
+    const bool full = lanes == kLanes;
+    if (kStepVector) {
+      step = full ? Vec<T>::load(row.step + i) : Vec<T>::load_partial(row.step + i, lanes);
+    }
+    if (kThresholdVector) {
+      threshold = full ? Vec<T>::load(row.threshold + i)
+                       : Vec<T>::load_partial(row.threshold + i, lanes);
+    }
+    const Vec<T> y = row.y == nullptr ? Vec<T>::broadcast(T(0)) : Vec<T>::load(row.y + i);
+    const Vec<T> u = Vec<T>::fnma(step, Vec<T>::load(row.v + i), y);
+    std::uint32_t mask = Vec<T>::not_less_equal(row.nonnegative ? u : u.abs(), threshold);
+    if (!full) mask &= (1u << lanes) - 1u;  // padding can hold NaN when the sample does
+    if (mask != 0) {
+      count += Vec<T>::compress(mask, u, static_cast<std::int32_t>(i), value + count,
+                                index + count);
+    }
+  }
+  return count;
+}
+
+template <class T>
+std::int32_t candidates(const CandidateRow<T>& row, std::int32_t* index, T* value) {
+  if (row.step_is_vector) {
+    return row.threshold_is_vector ? list_candidates<T, true, true>(row, index, value)
+                                   : list_candidates<T, true, false>(row, index, value);
+  }
+  return row.threshold_is_vector ? list_candidates<T, false, true>(row, index, value)
+                                 : list_candidates<T, false, false>(row, index, value);
+}
+
+template <class T>
+std::int32_t extrapolate(std::int64_t n, const T* x, const T* previous, T momentum, T* y,
+                         std::int32_t* index, T* value) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  const Vec<T> beta = Vec<T>::broadcast(momentum);
+  std::int32_t count = 0;
+  for (std::int64_t i = 0; i < n; i += kLanes) {
+    const Vec<T> now = Vec<T>::load(x + i);
+    const Vec<T> next = Vec<T>::fma(beta, now - Vec<T>::load(previous + i), now);
+    next.store(y + i);
+    std::uint32_t mask = Vec<T>::not_equal(next, Vec<T>::broadcast(T(0)));
+    if (n - i < kLanes) mask &= (1u << (n - i)) - 1u;
+    if (mask != 0) {
+      count += Vec<T>::compress(mask, next, static_cast<std::int32_t>(i), value + count,
+                                index + count);
+    }
+  }
+  return count;
+}
+
+template <class T>
+T sum_of_squares(std::int64_t padded_n, const T* row) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  Vec<T> sum[4];
+  for (int j = 0; j < 4; ++j) sum[j] = Vec<T>::broadcast(T(0));
+  for (std::int64_t i = 0; i < padded_n; i += 4 * kLanes) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const Vec<T> a = Vec<T>::load(row + i + j * kLanes);
+      sum[j] = Vec<T>::fma(a, a, sum[j]);
+    }
+  }
+  return ((sum[0] + sum[1]) + (sum[2] + sum[3])).sum();
+}
+
+template <class T>
+void soft_threshold(std::int64_t n, const T* u, const T* threshold, bool threshold_is_vector,
+                    bool nonnegative, T* out) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  Vec<T> t = Vec<T>::broadcast(threshold[0]);
+  for (std::int64_t i = 0; i < n; i += kLanes) {
+    const int lanes = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
+    const Vec<T> a = Vec<T>::load_partial(u + i, lanes);
+    if (threshold_is_vector) t = Vec<T>::load_partial(threshold + i, lanes);
+    const std::uint32_t mask = Vec<T>::not_less_equal(nonnegative ? a : a.abs(), t);
+    const Vec<T> shrunk = a - (nonnegative ? t : a.copysign_to(t));
+    Vec<T>::select(mask, shrunk).store_partial(out + i, lanes);
+  }
+}
+
+template <class T>
+double soft_threshold_backward(std::int64_t n, const T* grad, const T* u, const T* threshold,
+                               bool threshold_is_vector, bool nonnegative, T* grad_u,
+                               double* threshold_terms) {
+  const Prox prox = nonnegative ? Prox::nonnegative : Prox::soft;
+  double total = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const T t = threshold[threshold_is_vector ? i : 0];
+    const T magnitude = nonnegative ? u[i] : std::fabs(u[i]);
+    if (magnitude <= t) {
+      grad_u[i] = T(0);
+      continue;
+    }
+    grad_u[i] = grad[i];
+    const double term =
+        static_cast<double>(grad[i] * fastunroll::math::shrink_threshold_derivative(u[i], prox));
+    total += term;
+    if (threshold_terms != nullptr) threshold_terms[i] += term;
+  }
+  return total;
+}
+
+template <class T>
+constexpr fastunroll::cpu::Kernels<T> make_kernels() {
+  return {sparse_product<T>, dense_product<T>,  row_dots<T>,       row_accumulate<T>,
+          candidates<T>,     extrapolate<T>,    sum_of_squares<T>, soft_threshold<T>,
+          soft_threshold_backward<T>};
+}
+
+}  // namespace
+
+#define FASTUNROLL_KERNEL_TABLE(isa)                                                  \
+  namespace fastunroll::cpu {                                                         \
+  const KernelTable& isa##_kernels() noexcept {                                       \
+    static constexpr KernelTable table = {#isa, make_kernels<float>(), make_kernels<double>()}; \
+    return table;                                                                     \
+  }                                                                                   \
+  }

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/tile.h"
+
+#include <cmath>
+
+#include "math/prox.h"
+
+namespace fastunroll::cpu {
+
+template <class T>
+void product(const Kernels<T>& kernels, std::int64_t samples, const Lists<T>& lists,
+             const T* dense_rows, std::int64_t dense_stride, const PackedMatrix<T>& matrix,
+             std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* ends) {
+  std::int64_t entries = 0;
+  for (std::int64_t s = 0; s < samples; ++s) entries += lists.count[s];
+  const double share = static_cast<double>(entries) / static_cast<double>(samples * matrix.rows);
+  if (dense_rows != nullptr && share > kDenseShare) {
+    kernels.dense_product(samples, dense_rows, dense_stride, matrix, layer, out, out_stride);
+  } else if (entries > 0) {
+    kernels.sparse_product(samples, lists, matrix, layer, out, out_stride, ends);
+  }
+}
+
+template <class T>
+Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
+    : problem_(problem),
+      kernels_(active<T>()),
+      capacity_(capacity),
+      trace_(trace),
+      extrapolates_(problem.momentum != nullptr && !problem.heavy_ball),
+      code_slots_(trace ? problem.n_layers + 2 : 3),
+      codes_(code_slots_, capacity, problem.n_atoms) {
+  const std::int64_t n = problem.n_atoms;
+  const std::int64_t m = problem.n_measurements;
+  const std::int64_t slots = trace ? problem.n_layers : 1;
+  directions_ = RowStore<T>(slots, capacity, n);
+  if (problem.gram.data == nullptr) residuals_ = RowStore<T>(slots, capacity, m);
+  if (problem.with_objective) objective_residual_ = RowStore<T>(1, capacity, m);
+  dense_ = RowStore<T>(2, capacity, n);
+  if (problem.momentum != nullptr) extrapolated_ = RowStore<T>(1, capacity, n);
+  if (problem.momentum != nullptr) points_ = ListStore<T>(slots, capacity, n);
+  if (problem.bypass != nullptr) {
+    kept_ = Buffer<std::uint8_t>(code_slots_ * capacity * n);
+    magnitudes_ = Buffer<T>(n);
+  }
+  if (problem.rule_weight != nullptr) {
+    norms_ = Buffer<T>(problem.n_layers * capacity);
+    rule_steps_ = Buffer<T>(problem.n_layers * capacity);
+  }
+  ends_ = Buffer<std::int32_t>(capacity * (std::max(n, m) / kChunkRows + 1));
+}
+
+template <class T>
+const std::uint8_t* Tile<T>::kept(std::int64_t k, std::int64_t sample) const {
+  if (problem_.bypass == nullptr) return nullptr;
+  return kept_.get() + (((k + 1) % code_slots_) * capacity_ + sample) * problem_.n_atoms;
+}
+
+template <class T>
+void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs<T>& out) {
+  first_ = first;
+  samples_ = samples;
+  start(out);
+  for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
+    direction(k);
+    const bool residual_of_codes = problem_.gram.data == nullptr && !extrapolates_;
+    if (out.objective != nullptr && residual_of_codes) {
+      objective(k, residuals_.rows(slot(k)), residuals_.stride(), out.objective);
+    }
+    shrink(k);
+    rotate(k);
+    write(k + 1, out);
+    if (out.objective != nullptr && (!residual_of_codes || k + 1 == problem_.n_layers)) {
+      residual(codes(k + 1), dense_.rows((k + 1) % 2), objective_residual_.rows(0),
+               objective_residual_.stride());
+      objective(k + 1, objective_residual_.rows(0), objective_residual_.stride(), out.objective);
+    }
+  }
+  if (out.codes == nullptr) return;
+  for (std::int64_t s = 0; s < samples_; ++s) {
+    const T* row = dense_.row(problem_.n_layers % 2, s);
+    std::copy(row, row + problem_.n_atoms, out.codes + (first_ + s) * problem_.n_atoms);
+  }
+}
+
+// Dense rows and lists of x_0 and x_{-1}.
+template <class T>
+void Tile<T>::start(const ForwardOutputs<T>& out) {
+  load(problem_.initial, 0, dense_.rows(0));
+  load(problem_.previous == nullptr ? problem_.initial : problem_.previous, -1, dense_.rows(1));
+  write(0, out);
+  const bool residual_of_codes = problem_.gram.data == nullptr && !extrapolates_;
+  if (out.objective != nullptr && !residual_of_codes) {
+    residual(codes(0), dense_.rows(0), objective_residual_.rows(0), objective_residual_.stride());
+    objective(0, objective_residual_.rows(0), objective_residual_.stride(), out.objective);
+  }
+}
+
+template <class T>
+void Tile<T>::load(const T* source, std::int64_t k, T* rows) {
+  const Lists<T> lists = codes(k);
+  const std::int64_t n = problem_.n_atoms;
+  for (std::int64_t s = 0; s < samples_; ++s) {
+    T* row = rows + s * dense_.stride();
+    std::fill(row, row + dense_.stride(), T(0));
+    std::int32_t count = 0;
+    if (source != nullptr) {
+      const T* from = source + (first_ + s) * n;
+      for (std::int64_t i = 0; i < n; ++i) {
+        if (from[i] == T(0)) continue;
+        row[i] = from[i];
+        lists.index[s * lists.stride + count] = static_cast<std::int32_t>(i);
+        lists.value[s * lists.stride + count] = from[i];
+        ++count;
+      }
+    }
+    lists.count[s] = count;
+  }
+}
+
+template <class T>
+void Tile<T>::residual(const Lists<T>& lists, const T* dense, T* rows, std::int64_t stride) {
+  const std::int64_t m = problem_.n_measurements;
+  for (std::int64_t s = 0; s < samples_; ++s) {
+    const T* b = problem_.measurements + (first_ + s) * m;
+    T* row = rows + s * stride;
+    for (std::int64_t j = 0; j < m; ++j) row[j] = -b[j];
+    std::fill(row + m, row + stride, T(0));
+  }
+  product(kernels_, samples_, lists, dense, dense_.stride(), problem_.dictionary_t, 0, rows, stride,
+          ends_.get());
+}
+
+// v_k, from x_k or from its extrapolation y.
+template <class T>
+void Tile<T>::direction(std::int64_t k) {
+  const std::int64_t n = problem_.n_atoms;
+  const T* dense = dense_.rows(k % 2);
+  if (problem_.momentum != nullptr) {
+    const Lists<T> lists = points_.lists(slot(k));
+    for (std::int64_t s = 0; s < samples_; ++s) {
+      lists.count[s] = kernels_.extrapolate(
+          n, dense_.row(k % 2, s), dense_.row((k + 1) % 2, s), problem_.momentum[k],
+          extrapolated_.row(0, s), lists.index + s * lists.stride, lists.value + s * lists.stride);
+    }
+    if (extrapolates_) dense = extrapolated_.rows(0);
+  }
+  T* rows = directions_.rows(slot(k));
+  const std::int64_t stride = directions_.stride();
+  if (problem_.gram.data != nullptr) {
+    for (std::int64_t s = 0; s < samples_; ++s) {
+      const T* c = problem_.linear + k * problem_.linear_layer_stride + (first_ + s) * n;
+      T* row = rows + s * stride;
+      for (std::int64_t j = 0; j < n; ++j) row[j] = -c[j];
+      std::fill(row + n, row + stride, T(0));
+    }
+    product(kernels_, samples_, points(k), dense, dense_.stride(), problem_.gram, k, rows, stride,
+            ends_.get());
+  } else {
+    residual(points(k), dense, residuals_.rows(slot(k)), residuals_.stride());
+    std::fill(rows, rows + samples_ * stride, T(0));
+    kernels_.dense_product(samples_, residuals_.rows(slot(k)), residuals_.stride(),
+                           problem_.weight, k, rows, stride);
+  }
+  if (problem_.rule_weight == nullptr) return;
+  for (std::int64_t s = 0; s < samples_; ++s) {
+    const T norm = std::sqrt(kernels_.sum_of_squares(stride, rows + s * stride));
+    const T gate =
+        math::sigmoid(problem_.rule_weight[k] * norm + problem_.rule_bias[k]);
+    norms_[k * capacity_ + s] = norm;
+    rule_steps_[k * capacity_ + s] =
+        problem_.rule_minimum + (problem_.rule_maximum - problem_.rule_minimum) * gate;
+  }
+}
+
+// Smallest magnitude that support selection keeps, into `rank`; returns 0 where none is kept.
+template <class T>
+std::int32_t Tile<T>::bypass_rank(std::int64_t k, const T* value, std::int32_t count, T* rank) {
+  const auto wanted = static_cast<std::int32_t>(std::min<std::int64_t>(problem_.bypass[k], count));
+  if (wanted <= 0) return 0;
+  T* magnitude = magnitudes_.get();
+  for (std::int32_t p = 0; p < count; ++p) magnitude[p] = std::fabs(value[p]);
+  std::nth_element(magnitude, magnitude + (wanted - 1), magnitude + count, [](T a, T b) {
+    return a > b || (std::isnan(a) && !std::isnan(b));  // NaN ranks first: an order even then
+  });
+  *rank = magnitude[wanted - 1];
+  return wanted;
+}
+
+// x_{k+1} = prox(u) as lists.
+template <class T>
+void Tile<T>::shrink(std::int64_t k) {
+  const Lists<T> lists = codes(k + 1);
+  CandidateRow<T> row;
+  row.n = problem_.n_atoms;
+  row.nonnegative = problem_.prox == Prox::nonnegative;
+  row.step_is_vector = problem_.step.data != nullptr && problem_.step.atom_stride != 0;
+  row.threshold_is_vector = problem_.threshold.atom_stride != 0;
+  for (std::int64_t s = 0; s < samples_; ++s) {
+    row.v = directions_.row(slot(k), s);
+    if (problem_.skip) {
+      row.y = problem_.momentum == nullptr ? dense_.row(k % 2, s) : extrapolated_.row(0, s);
+    }
+    row.step = problem_.step.data == nullptr ? &rule_step(k, s)
+                                             : parameter_row(problem_.step, k, first_ + s);
+    row.threshold = parameter_row(problem_.threshold, k, first_ + s);
+    std::int32_t* index = lists.index + s * lists.stride;
+    T* value = lists.value + s * lists.stride;
+    const std::int32_t count = kernels_.candidates(row, index, value);
+    lists.count[s] = count;
+    T rank = 0;
+    const bool selects = problem_.bypass != nullptr;
+    const bool keeps = selects && bypass_rank(k, value, count, &rank) > 0;
+    auto* flags = const_cast<std::uint8_t*>(kept(k + 1, s));
+    for (std::int32_t p = 0; p < count; ++p) {
+      const bool keep = keeps && !(std::fabs(value[p]) < rank);
+      if (selects) flags[p] = keep;
+      if (keep) continue;
+      value[p] = math::shrink(value[p], row.threshold[row.threshold_is_vector ? index[p] : 0],
+                              problem_.prox);
+    }
+  }
+}
+
+// The dense rows of x_{k-1} become those of x_{k+1}: only the two supports are touched.
+template <class T>
+void Tile<T>::rotate(std::int64_t k) {
+  const Lists<T> old = codes(k - 1);
+  const Lists<T> now = codes(k + 1);
+  for (std::int64_t s = 0; s < samples_; ++s) {
+    T* row = dense_.row((k + 1) % 2, s);
+    for (std::int32_t p = 0; p < old.count[s]; ++p) row[old.index[s * old.stride + p]] = T(0);
+    for (std::int32_t p = 0; p < now.count[s]; ++p) {
+      row[now.index[s * now.stride + p]] = now.value[s * now.stride + p];
+    }
+  }
+}
+
+template <class T>
+void Tile<T>::write(std::int64_t k, const ForwardOutputs<T>& out) {
+  if (out.iterates == nullptr) return;
+  const std::int64_t n = problem_.n_atoms;
+  for (std::int64_t s = 0; s < samples_; ++s) {
+    const T* row = dense_.row(k % 2, s);
+    std::copy(row, row + n, out.iterates + (k * problem_.batch + first_ + s) * n);
+  }
+}
+
+template <class T>
+void Tile<T>::objective(std::int64_t k, const T* residual_rows, std::int64_t stride, T* out) {
+  const Lists<T> lists = codes(k);
+  for (std::int64_t s = 0; s < samples_; ++s) {
+    T l1 = 0;
+    for (std::int32_t p = 0; p < lists.count[s]; ++p) {
+      l1 += std::fabs(lists.value[s * lists.stride + p]);
+    }
+    const T squares = kernels_.sum_of_squares(stride, residual_rows + s * stride);
+    out[k * problem_.batch + first_ + s] = T(0.5) * squares + problem_.objective_weight * l1;
+  }
+}
+
+template void product<float>(const Kernels<float>&, std::int64_t, const Lists<float>&,
+                             const float*, std::int64_t, const PackedMatrix<float>&, std::int64_t,
+                             float*, std::int64_t, std::int32_t*);
+template void product<double>(const Kernels<double>&, std::int64_t, const Lists<double>&,
+                              const double*, std::int64_t, const PackedMatrix<double>&,
+                              std::int64_t, double*, std::int64_t, std::int32_t*);
+template class Tile<float>;
+template class Tile<double>;
+
+}  // namespace fastunroll::cpu

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// A tile: a few samples that go through all layers together, with their working memory.
+#pragma once
+
+#include "cpu/buffers.h"
+#include "cpu/kernels.h"
+#include "fastunroll/problem.h"
+
+namespace fastunroll::cpu {
+
+// Above this share of non-zeros the dense product, at twice the multiply rate, is the faster one.
+constexpr double kDenseShare = 0.5;
+
+// Value of a per-layer parameter for one sample; `row` gives all atoms where the stride is not 0.
+template <class T>
+inline const T* parameter_row(const LayerParameter<T>& p, std::int64_t layer, std::int64_t sample) {
+  return p.data + layer * p.layer_stride + sample * p.sample_stride;
+}
+
+// out_s += in_s times the matrix, from lists, or from dense rows where the lists are long.
+template <class T>
+void product(const Kernels<T>& kernels, std::int64_t samples, const Lists<T>& lists,
+             const T* dense_rows, std::int64_t dense_stride, const PackedMatrix<T>& matrix,
+             std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* ends);
+
+template <class T>
+class Tile {
+ public:
+  // With `trace`, every layer's lists, directions and residuals stay until the next run.
+  Tile(const Problem<T>& problem, std::int64_t capacity, bool trace);
+
+  // Runs samples first .. first + samples - 1 through all layers.
+  void run(std::int64_t first, std::int64_t samples, const ForwardOutputs<T>& out);
+
+  std::int64_t first() const { return first_; }
+  std::int64_t samples() const { return samples_; }
+  // x_k, k = -1 .. K (without trace: the last three).
+  Lists<T> codes(std::int64_t k) const { return codes_.lists((k + 1) % code_slots_); }
+  // The point at which layer k takes its gradient.
+  Lists<T> points(std::int64_t k) const { return extrapolates_ ? points_.lists(slot(k)) : codes(k); }
+  // 1 where support selection kept the entry of x_k unshrunk; null without support selection.
+  const std::uint8_t* kept(std::int64_t k, std::int64_t sample) const;
+  const RowStore<T>& directions() const { return directions_; }
+  const RowStore<T>& residuals() const { return residuals_; }
+  std::int64_t capacity() const { return capacity_; }
+  std::int64_t slot(std::int64_t k) const { return trace_ ? k : 0; }
+  // Norm of the direction and the step of the rule, layer k.
+  T norm(std::int64_t k, std::int64_t sample) const { return norms_[k * capacity_ + sample]; }
+  const T& rule_step(std::int64_t k, std::int64_t sample) const {
+    return rule_steps_[k * capacity_ + sample];
+  }
+  // r = x A^T - b of the listed codes into padded rows; `dense` are the same codes as rows, or null.
+  void residual(const Lists<T>& lists, const T* dense, T* rows, std::int64_t stride);
+  std::int32_t* ends() const { return ends_.get(); }
+
+ private:
+  void start(const ForwardOutputs<T>& out);
+  void direction(std::int64_t k);
+  void shrink(std::int64_t k);
+  void load(const T* source, std::int64_t k, T* rows);
+  void rotate(std::int64_t k);
+  void write(std::int64_t k, const ForwardOutputs<T>& out);
+  void objective(std::int64_t k, const T* residual_rows, std::int64_t stride, T* out);
+  std::int32_t bypass_rank(std::int64_t k, const T* value, std::int32_t count, T* rank);
+
+  const Problem<T>& problem_;
+  const Kernels<T>& kernels_;
+  const std::int64_t capacity_;
+  const bool trace_;
+  const bool extrapolates_;  // the gradient is taken at y, not at x_k
+  const std::int64_t code_slots_;
+  std::int64_t first_ = 0;
+  std::int64_t samples_ = 0;
+
+  ListStore<T> codes_;
+  ListStore<T> points_;
+  Buffer<std::uint8_t> kept_;
+  RowStore<T> directions_;
+  RowStore<T> residuals_;
+  RowStore<T> objective_residual_;
+  RowStore<T> dense_;  // x_k and x_{k-1}, in turn
+  RowStore<T> extrapolated_;
+  Buffer<T> norms_;
+  Buffer<T> rule_steps_;
+  Buffer<T> magnitudes_;
+  Buffer<std::int32_t> ends_;
+};
+
+}  // namespace fastunroll::cpu

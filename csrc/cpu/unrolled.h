@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// The unrolled recursion on the CPU.
+#pragma once
+
+#include "fastunroll/problem.h"
+
+namespace fastunroll::cpu {
+
+// Both run on at most `threads` threads; no result depends on their number.
+template <class T>
+Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out, int threads);
+
+// Runs the forward pass again, a few tiles at a time, so nothing has to be kept since then.
+template <class T>
+Status unrolled_backward(const Problem<T>& problem, const BackwardArguments<T>& args, int threads);
+
+// Copies `layers` matrices into the kernels' layout. Element (i, j) of layer l is at
+// source[l * layer_stride + i * row_stride + j * col_stride].
+template <class T>
+void pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
+          std::int64_t layer_stride, std::int64_t row_stride, std::int64_t col_stride, T* target);
+
+}  // namespace fastunroll::cpu

@@ -1,0 +1,26 @@
+"""Unrolled proximal-gradient networks on fused, support-sparse kernels."""
+
+from fastunroll.backend import use_backend
+from fastunroll.functional import (
+    GradientNormStep,
+    UnrolledResult,
+    prox_gradient_step,
+    soft_threshold,
+    unrolled_gram,
+    unrolled_prox_gradient,
+)
+from fastunroll.prepared import PreparedDictionary, prepare
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GradientNormStep",
+    "PreparedDictionary",
+    "UnrolledResult",
+    "prepare",
+    "prox_gradient_step",
+    "soft_threshold",
+    "unrolled_gram",
+    "unrolled_prox_gradient",
+    "use_backend",
+]

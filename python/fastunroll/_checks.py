@@ -1,0 +1,129 @@
+"""Argument checks shared by every public entry: each names the argument and what was expected."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+SUPPORTED_DTYPES = (torch.float32, torch.float64)
+
+
+def check_tensor(name: str, value: object, ndims: tuple[int, ...]) -> Tensor:
+    """Return ``value`` if it is a dense float32/float64 tensor with an allowed number of axes.
+
+    Raises
+    ------
+    TypeError
+        If it is not a tensor, or has another dtype or layout.
+    ValueError
+        If its number of axes is not in ``ndims``.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.dtype not in SUPPORTED_DTYPES:
+        raise TypeError(f"{name} must be float32 or float64, got {value.dtype}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense (strided) tensor, got layout {value.layout}")
+    if value.dim() not in ndims:
+        allowed = " or ".join(str(n) for n in ndims)
+        raise ValueError(f"{name} must have {allowed} axes, got shape {tuple(value.shape)}")
+    return value
+
+
+def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Require the same dtype (TypeError) and device (ValueError) as another tensor."""
+    if value.dtype != other.dtype:
+        raise TypeError(
+            f"{name} has dtype {value.dtype} but {other_name} has {other.dtype}; they must agree"
+        )
+    if value.device != other.device:
+        raise ValueError(
+            f"{name} is on {value.device} but {other_name} is on {other.device}; they must agree"
+        )
+
+
+def check_shape(name: str, value: Tensor, expected: tuple[int, ...], meaning: str) -> None:
+    """Require an exact shape (ValueError); ``meaning`` says where it comes from."""
+    if tuple(value.shape) != expected:
+        raise ValueError(
+            f"{name} must have shape {expected} ({meaning}), got shape {tuple(value.shape)}"
+        )
+
+
+def check_dictionary(name: str, value: object) -> Tensor:
+    """Return a finite (m, n) dictionary without zero columns.
+
+    Raises
+    ------
+    TypeError
+        If it is not a dense float32/float64 tensor.
+    ValueError
+        If it is not a non-empty matrix, has NaN or Inf, or a column of zeros.
+    """
+    dictionary = check_tensor(name, value, (2,))
+    if dictionary.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(dictionary.shape)}")
+    if not bool(torch.isfinite(dictionary).all()):
+        raise ValueError(f"{name} contains NaN or Inf")
+    zero = (dictionary == 0).all(dim=0).nonzero().flatten()
+    if zero.numel():
+        raise ValueError(
+            f"{name} has {zero.numel()} column(s) of zeros (first: column {int(zero[0])}); "
+            "every atom must be non-zero"
+        )
+    return dictionary
+
+
+def check_positive_int(name: str, value: object) -> int:
+    """Return ``value`` if it is an integer of at least 1 (TypeError, ValueError otherwise)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def check_number(
+    name: str, value: object, *, minimum: float = -math.inf, exclusive: bool = False
+) -> float:
+    """Return a finite number not below ``minimum`` (or strictly above it, if ``exclusive``).
+
+    Raises
+    ------
+    TypeError
+        If it is not a number.
+    ValueError
+        If it is NaN, infinite or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {number}")
+    if number < minimum or (exclusive and number == minimum):
+        relation = "greater than" if exclusive else "at least"
+        raise ValueError(f"{name} must be {relation} {minimum:g}, got {number:g}")
+    return number
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """Return ``value`` if it is one of ``choices`` (ValueError otherwise, listing them)."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+    return str(value)
+
+
+def check_generator(name: str, value: object) -> torch.Generator:
+    """Return ``value`` if it is a ``torch.Generator`` (TypeError otherwise)."""
+    if not isinstance(value, torch.Generator):
+        raise TypeError(f"{name} must be a torch.Generator, got {type(value).__name__}")
+    return value
+
+
+def check_dtype(name: str, value: object) -> torch.dtype:
+    """Return ``value`` if it is ``torch.float32`` or ``torch.float64`` (TypeError otherwise)."""
+    if not isinstance(value, torch.dtype) or value not in SUPPORTED_DTYPES:
+        raise TypeError(f"{name} must be float32 or float64, got {value}")
+    return value

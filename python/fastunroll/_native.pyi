@@ -1,0 +1,54 @@
+"""Stubs of the native module; addresses are integers, 0 for null, and every call returns a status."""
+
+from typing import Any
+
+block_bytes: int
+
+class Problem_f32:
+    def __init__(
+        self,
+        sizes: tuple[int, int, int, int],
+        matrices: tuple[int, ...],
+        gram_per_layer: bool,
+        weight_per_layer: bool,
+        rows: tuple[int, ...],
+        linear_per_layer: bool,
+        step: int,
+        step_strides: tuple[int, int, int],
+        threshold: int,
+        threshold_strides: tuple[int, int, int],
+        layer: tuple[int, ...],
+        rule_minimum: float,
+        rule_maximum: float,
+        bypass: tuple[int, ...],
+        prox: int,
+        skip: bool,
+        heavy_ball: bool,
+        with_objective: bool,
+        objective_weight: float,
+        /,
+    ) -> None: ...
+    def forward(self, codes: int, objective: int, iterates: int, threads: int, /) -> int: ...
+    def backward(
+        self,
+        incoming: tuple[int, ...],
+        outgoing: tuple[int, ...],
+        n_grams: int,
+        n_weights: int,
+        threads: int,
+        /,
+    ) -> int: ...
+
+class Problem_f64(Problem_f32): ...
+
+def pack_f32(
+    source: int, layers: int, rows: int, cols: int, strides: tuple[int, ...], target: int, /
+) -> None: ...
+def pack_f64(
+    source: int, layers: int, rows: int, cols: int, strides: tuple[int, ...], target: int, /
+) -> None: ...
+def soft_threshold_f32(*args: int) -> int: ...
+def soft_threshold_f64(*args: int) -> int: ...
+def soft_threshold_backward_f32(*args: int) -> int: ...
+def soft_threshold_backward_f64(*args: int) -> int: ...
+def build_info() -> dict[str, Any]: ...

@@ -1,0 +1,462 @@
+"""Public functions: every argument is checked here, once, before an operator runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastunroll import planner
+from fastunroll._checks import check_choice, check_like, check_number, check_shape, check_tensor
+from fastunroll.ops import autograd
+from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
+from fastunroll.prepared import FORMS, PreparedDictionary, check_weight
+
+
+class UnrolledResult(NamedTuple):
+    """Result of an unrolled recursion (1-D measurements drop the batch axis everywhere)."""
+
+    codes: Tensor
+    """Codes x_K: (batch, n_atoms)."""
+    objective: Tensor | None
+    """F(x_k) for k = 0..K where asked for: (n_layers + 1, batch)."""
+    iterates: Tensor | None
+    """x_k for k = 0..K where asked for: (n_layers + 1, batch, n_atoms)."""
+
+
+@dataclass(frozen=True)
+class GradientNormStep:
+    """Step rule of LPG-Net: alpha_k = minimum + (maximum - minimum) sigmoid(w_k s_k + c_k).
+
+    s_k is the l2 norm of the gradient direction of the sample at layer k. Source: Wang, Xu, Zhang,
+    "A Learnable Proximal Gradient Unrolling Network for Sparse Learning".
+
+    Attributes
+    ----------
+    weight : (n_layers,)
+        w_k.
+    bias : (n_layers,)
+        c_k.
+    minimum, maximum : float
+        Range of the step.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    minimum: float
+    maximum: float
+
+
+def soft_threshold(
+    u: Tensor, threshold: Tensor | float, *, nonnegative: bool = False
+) -> Tensor:
+    """Soft threshold S_t(u) = sign(u) max(|u| - t, 0), the proximal operator of t ||.||_1.
+
+    Parameters
+    ----------
+    u : (batch, n) or (n,)
+        Input, float32 or float64.
+    threshold : float or tensor
+        t: a scalar, one per atom ``(n,)`` or one per sample ``(batch, 1)``.
+    nonnegative : bool
+        Non-negative codes: max(u - t, 0).
+
+    Returns
+    -------
+    Tensor
+        Same shape as ``u``. Value and derivative are 0 at |u| = t; NaN in gives NaN out.
+
+    Raises
+    ------
+    TypeError
+        If ``u`` or ``threshold`` has the wrong type or dtype.
+    ValueError
+        If the threshold is negative or not finite, or its shape does not fit.
+    """
+    u = check_tensor("u", u, (1, 2))
+    if isinstance(threshold, Tensor):
+        check_like("threshold", check_tensor("threshold", threshold, (0, 1, 2)), "u", u)
+        allowed = [(), (1,), (u.shape[-1],)]
+        if u.dim() == 2:
+            allowed += [(u.shape[0], 1), (1, u.shape[1]), (1, 1)]
+        if tuple(threshold.shape) not in allowed:
+            raise ValueError(
+                f"threshold must be a scalar, (n,) or (batch, 1) for u of shape {tuple(u.shape)}, "
+                f"got shape {tuple(threshold.shape)}"
+            )
+    else:
+        threshold = u.new_tensor(check_number("threshold", threshold, minimum=0.0))
+    return autograd.soft_threshold(u, threshold, nonnegative)
+
+
+def unrolled_prox_gradient(
+    measurements: Tensor,
+    dictionary: Tensor | PreparedDictionary,
+    weight: Tensor | None = None,
+    *,
+    step: Tensor | float | GradientNormStep,
+    threshold: Tensor | float,
+    n_layers: int | None = None,
+    momentum: Tensor | None = None,
+    heavy_ball: bool = False,
+    prox: str = "soft",
+    bypass: Sequence[int] = (),
+    initial: Tensor | None = None,
+    previous: Tensor | None = None,
+    objective_weight: float | None = None,
+    iterates: bool = False,
+    form: str = "auto",
+) -> UnrolledResult:
+    """Run K layers of *gradient step + shrinkage* as one fused, differentiable operator.
+
+    One layer computes, from x_0 = ``initial`` (0 by default),
+
+        y = x_k + momentum_k (x_k - x_{k-1})
+        x_{k+1} = prox(y - step_k (y A^T - b) W; threshold_k)
+
+    Parameters
+    ----------
+    measurements : (batch, m) or (m,)
+        b.
+    dictionary : (m, n) or PreparedDictionary
+        A, or the result of `prepare`, which is faster when it is used again and again.
+    weight : (m, n) or (n_layers, m, n), optional
+        Analysis weights W; the dictionary by default, which gives the true gradient.
+    step : float, GradientNormStep or tensor
+        ``(K,)`` one per layer, ``(K, n)`` one per layer and atom, ``(K, batch, 1)`` one per layer
+        and sample; a leading axis of 1 is repeated over the layers. Must be positive.
+    threshold : float or tensor
+        As ``step``; must not be negative.
+    n_layers : int, optional
+        K; needed only where no other argument tells it.
+    momentum : (K,), optional
+        Nesterov momentum, or heavy-ball momentum with ``heavy_ball=True`` (the gradient is then
+        taken at x_k instead of y).
+    prox : {"soft", "nonnegative", "hard"}
+        Proximal operator.
+    bypass : sequence of K ints
+        Support selection: in layer k the ``bypass[k]`` entries of largest magnitude that exceed
+        the threshold are kept unshrunk (ties at the last rank included).
+    initial, previous : (batch, n), optional
+        Warm start x_0, and x_{-1} for the momentum of the first layer (x_0 by default).
+    objective_weight : float, optional
+        lambda; where given, F(x_k) = 1/2 ||x_k A^T - b||^2 + lambda ||x_k||_1 of every iterate is
+        returned, differentiable.
+    iterates : bool
+        Return every iterate, differentiable.
+    form : {"auto", "gram", "factored"}
+        How the gradient is computed; ignored for a `PreparedDictionary`, which has its own.
+
+    Returns
+    -------
+    UnrolledResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the name of the argument that does not fit.
+    """
+    flat = isinstance(measurements, Tensor) and measurements.dim() == 1
+    b = check_tensor("measurements", measurements, (1, 2))
+    b = b[None] if flat else b
+    gram, packed = None, ()
+    if isinstance(dictionary, PreparedDictionary):
+        if weight is not None:
+            raise ValueError("weight must be given to prepare(), not beside a PreparedDictionary")
+        matrix, weight = dictionary.dictionary, dictionary.weight
+        gram, packed, form = dictionary.gram, dictionary.packed, dictionary.form
+    else:
+        matrix = check_tensor("dictionary", dictionary, (2,))
+        weight = None if weight is None else check_weight(weight, matrix)
+        check_choice("form", form, FORMS)
+    check_like("measurements", b, "dictionary", matrix)
+    m, n = matrix.shape
+    if b.shape[1] != m:
+        raise ValueError(
+            f"measurements must have {m} columns to fit the dictionary's shape ({m}, {n}), "
+            f"got shape {tuple(measurements.shape)}"
+        )
+    n_weights = 1 if weight is None else weight.shape[0]
+    layer = _layer_arguments(
+        b, n, n_layers, n_weights, step, threshold, momentum, prox, bypass, initial, previous
+    )
+    n_layers = layer["threshold"].shape[0]
+    if form == "auto":
+        training = torch.is_grad_enabled() and (
+            matrix.requires_grad or (weight is not None and weight.requires_grad)
+        )
+        form = planner.choose_form(b.shape[0], (m, n), n_layers, n_weights, training)
+    linear = None
+    if form == "gram":
+        analysis = matrix if weight is None else weight
+        with torch.autocast(b.device.type, enabled=False):
+            linear = b @ (analysis[0] if analysis.dim() == 3 and n_weights == 1 else analysis)
+            if gram is None:
+                gram = matrix.mT @ analysis
+        linear = linear if linear.dim() == 3 else linear[None]
+        gram = gram if gram.dim() == 3 else gram[None]
+    with_objective = objective_weight is not None
+    lam = check_number("objective_weight", objective_weight, minimum=0.0) if with_objective else 0.0
+    explicit = form == "factored" or with_objective
+    return _run(
+        UnrolledArguments(
+            linear=linear,
+            gram=gram,
+            dictionary=matrix if explicit else None,
+            weight=weight if form == "factored" else None,
+            measurements=b if explicit else None,
+            heavy_ball=heavy_ball,
+            objective_weight=lam,
+            with_objective=with_objective,
+            with_iterates=iterates,
+            packed=packed,
+            **layer,
+        ),
+        flat,
+    )
+
+
+def unrolled_gram(
+    linear: Tensor,
+    gram: Tensor,
+    *,
+    step: Tensor | float,
+    threshold: Tensor | float,
+    n_layers: int | None = None,
+    skip: bool = True,
+    momentum: Tensor | None = None,
+    prox: str = "soft",
+    bypass: Sequence[int] = (),
+    initial: Tensor | None = None,
+    iterates: bool = False,
+) -> UnrolledResult:
+    """Run K layers in Gram form, x_{k+1} = prox(skip x_k + step_k (c_k - x_k G_k); threshold_k).
+
+    With ``skip=False``, ``step=1`` and G_k = -W2_k this is the original LISTA,
+    x_{k+1} = S(c_k + x_k W2_k) (Gregor, LeCun 2010).
+
+    Parameters
+    ----------
+    linear : (batch, n), (n,) or (K, batch, n)
+        c.
+    gram : (n, n) or (K, n, n)
+        G.
+    step, threshold, n_layers, momentum, prox, bypass, initial, iterates
+        As in `unrolled_prox_gradient`.
+
+    Returns
+    -------
+    UnrolledResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the name of the argument that does not fit.
+    """
+    linear = check_tensor("linear", linear, (1, 2, 3))
+    flat = linear.dim() == 1
+    c = linear if linear.dim() == 3 else linear[None, None] if flat else linear[None]
+    gram = check_tensor("gram", gram, (2, 3))
+    gram = gram if gram.dim() == 3 else gram[None]
+    check_like("gram", gram, "linear", linear)
+    n = c.shape[-1]
+    if tuple(gram.shape[-2:]) != (n, n):
+        raise ValueError(
+            f"gram must end in ({n}, {n}) to fit linear of shape {tuple(linear.shape)}, "
+            f"got shape {tuple(gram.shape)}"
+        )
+    if isinstance(step, GradientNormStep):
+        raise TypeError("step must be a number or a tensor")
+    layer = _layer_arguments(
+        c[0], n, n_layers, gram.shape[0], step, threshold, momentum, prox, bypass, initial, None
+    )
+    if c.shape[0] not in (1, layer["threshold"].shape[0]):
+        raise ValueError(
+            f"linear must hold 1 or {layer['threshold'].shape[0]} layers, "
+            f"got shape {tuple(linear.shape)}"
+        )
+    return _run(
+        UnrolledArguments(
+            linear=c,
+            gram=gram,
+            dictionary=None,
+            weight=None,
+            measurements=None,
+            skip=skip,
+            with_iterates=iterates,
+            **layer,
+        ),
+        flat,
+    )
+
+
+def prox_gradient_step(
+    codes: Tensor,
+    measurements: Tensor,
+    dictionary: Tensor | PreparedDictionary,
+    weight: Tensor | None = None,
+    *,
+    step: Tensor | float,
+    threshold: Tensor | float,
+    prox: str = "soft",
+    bypass: int = 0,
+    form: str = "auto",
+) -> Tensor:
+    """One layer: prox(x - step (x A^T - b) W; threshold).
+
+    Parameters
+    ----------
+    codes : (batch, n) or (n,)
+        x.
+    measurements, dictionary, weight, prox, form
+        As in `unrolled_prox_gradient`.
+    step, threshold : float or tensor
+        A scalar, one per atom ``(n,)`` or one per sample ``(batch, 1)``.
+    bypass : int
+        Support selection: number of entries kept unshrunk.
+
+    Returns
+    -------
+    Tensor
+        (batch, n) or (n,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the name of the argument that does not fit.
+    """
+    codes = check_tensor("codes", codes, (1, 2))
+    check_tensor("measurements", measurements, (codes.dim(),))
+
+    def one_layer(value: Tensor | float) -> Tensor | float:
+        return value[None] if isinstance(value, Tensor) else value
+
+    return unrolled_prox_gradient(
+        measurements,
+        dictionary,
+        weight,
+        step=one_layer(step),
+        threshold=one_layer(threshold),
+        n_layers=1,
+        prox=prox,
+        bypass=(bypass,) if bypass else (),
+        initial=codes,
+        form=form,
+    ).codes
+
+
+def _run(arguments: UnrolledArguments, flat: bool) -> UnrolledResult:
+    """Run the operator and give the result the axes of its input."""
+    codes, objective, iterates = autograd.unrolled(arguments)
+    if flat:
+        codes = codes[0]
+    return UnrolledResult(
+        codes,
+        (objective[:, 0] if flat else objective) if arguments.with_objective else None,
+        (iterates[:, 0] if flat else iterates) if arguments.with_iterates else None,
+    )
+
+
+def _layer_arguments(
+    like: Tensor,
+    n: int,
+    n_layers: int | None,
+    n_weights: int,
+    step: Tensor | float | GradientNormStep,
+    threshold: Tensor | float,
+    momentum: Tensor | None,
+    prox: str,
+    bypass: Sequence[int],
+    initial: Tensor | None,
+    previous: Tensor | None,
+) -> dict[str, Any]:
+    """Check the arguments that every form shares and bring them to the operator's shapes.
+
+    ``like`` (batch, ...) gives the batch, dtype and device.
+    """
+    batch = like.shape[0]
+    rule = step if isinstance(step, GradientNormStep) else None
+    sizes = {
+        "n_layers": n_layers,
+        "weight": n_weights if n_weights > 1 else None,
+        "momentum": None if momentum is None else len(check_tensor("momentum", momentum, (1,))),
+        "bypass": len(bypass) or None,
+        "step": len(rule.weight) if rule else _leading(step),
+        "threshold": _leading(threshold),
+    }
+    known = {name: size for name, size in sizes.items() if size is not None}
+    if not known:
+        raise ValueError("n_layers must be given: no other argument tells the number of layers")
+    if len(set(known.values())) > 1:
+        told = ", ".join(f"{name}: {size}" for name, size in known.items())
+        raise ValueError(f"the arguments disagree on the number of layers ({told})")
+    layers = next(iter(known.values()))
+    if layers < 1:
+        raise ValueError(f"n_layers must be at least 1, got {layers}")
+    if any(count < 0 for count in bypass):
+        raise ValueError(f"bypass must hold counts of at least 0, got {tuple(bypass)}")
+    for name, start in (("initial", initial), ("previous", previous)):
+        if start is not None:
+            check_like(name, check_tensor(name, start, (1, 2)), "measurements", like)
+            expected = (n,) if start.dim() == 1 and batch == 1 else (batch, n)
+            check_shape(name, start, expected, "batch, n_atoms")
+    if previous is not None and previous.requires_grad and torch.is_grad_enabled():
+        raise ValueError("previous must not require a gradient: none is computed for it")
+    if momentum is not None:
+        check_like("momentum", momentum, "measurements", like)
+    if rule:
+        check_number("step.minimum", rule.minimum, minimum=0.0)
+        check_number("step.maximum", rule.maximum, minimum=rule.minimum)
+        for name, value in (("step.weight", rule.weight), ("step.bias", rule.bias)):
+            check_like(name, check_tensor(name, value, (1,)), "measurements", like)
+            check_shape(name, value, (layers,), "n_layers")
+    return {
+        "step": None if rule else _per_layer("step", step, layers, batch, n, like),
+        "threshold": _per_layer("threshold", threshold, layers, batch, n, like),
+        "rule_weight": rule.weight if rule else None,
+        "rule_bias": rule.bias if rule else None,
+        "rule_minimum": rule.minimum if rule else 0.0,
+        "rule_maximum": rule.maximum if rule else 1.0,
+        "momentum": momentum,
+        "prox": check_choice("prox", prox, PROX_KINDS),
+        "bypass": tuple(bypass),
+        "initial": initial[None] if initial is not None and initial.dim() == 1 else initial,
+        "previous": previous[None] if previous is not None and previous.dim() == 1 else previous,
+    }
+
+
+def _leading(value: object) -> int | None:
+    """Number of layers that a step or a threshold tells, if it does."""
+    if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] != 1:
+        return value.shape[0]
+    return None
+
+
+def _per_layer(
+    name: str, value: object, layers: int, batch: int, n: int, like: Tensor
+) -> Tensor:
+    """Bring a step or threshold to (layers, 1 or batch, 1 or n)."""
+    if not isinstance(value, Tensor):
+        number = check_number(name, value, minimum=0.0, exclusive=name == "step")
+        return like.new_full((layers, 1, 1), number)
+    check_like(name, check_tensor(name, value, (0, 1, 2, 3)), "measurements", like)
+    if value.dim() == 3:
+        shaped = value
+    elif value.dim() == 2:
+        shaped = value[:, None, :]
+    else:
+        shaped = value.reshape(-1, 1, 1)
+    fits = (
+        shaped.shape[0] in (1, layers)
+        and shaped.shape[1] in (1, batch)
+        and shaped.shape[2] in (1, n)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} must be a scalar, ({layers},), ({layers}, {n}) or ({layers}, {batch}, 1), "
+            f"got shape {tuple(value.shape)}"
+        )
+    return shaped if shaped.shape[0] == layers else shaped.expand(layers, -1, -1)

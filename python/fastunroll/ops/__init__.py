@@ -1,0 +1,1 @@
+"""Operators: schema and shape rules, the native CPU backend, the reference, and autograd."""

@@ -1,0 +1,93 @@
+"""Autograd around the operators: a Function outside the op, and none where no gradient is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastunroll.backend import forced_backend
+from fastunroll.ops import cpu, reference  # noqa: F401  (cpu registers the native kernels)
+from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
+
+_ops = torch.ops.fastunroll
+
+
+def _double_backward() -> bool:
+    """Whether a backward pass must itself be differentiable: that is the reference's job."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+class _Unrolled(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        codes, objective, iterates = _ops.unrolled.default(*arguments)
+        return codes, objective, iterates
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        a = UnrolledArguments(*inputs)
+        ctx.save_for_backward(*a[:N_DIFFERENTIABLE], a.previous)
+        ctx.constants = inputs[N_DIFFERENTIABLE + 1 :]
+        ctx.set_materialize_grads(False)
+        unused = [t for t, used in zip(output[1:], (a.with_objective, a.with_iterates)) if not used]
+        ctx.mark_non_differentiable(*unused)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        a = UnrolledArguments(*ctx.saved_tensors, *ctx.constants)
+        needs = list(ctx.needs_input_grad[:N_DIFFERENTIABLE])
+        if _double_backward():
+            found = reference.unrolled_backward(*grads, a, needs, create_graph=True)
+        else:
+            found = _ops.unrolled_backward.default(*grads, *a, needs)
+        kept = [g if need else None for g, need in zip(found, needs, strict=True)]
+        return (*kept, *[None] * (len(a) - N_DIFFERENTIABLE))
+
+
+class _SoftThreshold(torch.autograd.Function):
+    @staticmethod
+    def forward(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
+        shrunk: Tensor = _ops.soft_threshold.default(u, threshold, nonnegative)
+        return shrunk
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.nonnegative = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        u, threshold = ctx.saved_tensors
+        if _double_backward():
+            found = reference.soft_threshold_backward(grad, u, threshold, ctx.nonnegative)
+        else:
+            found = _ops.soft_threshold_backward.default(grad, u, threshold, ctx.nonnegative)
+        return (*found, None)
+
+
+def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
+    """Shrinkage with its gradient; arguments as `fastunroll.soft_threshold`, checked there."""
+    if forced_backend() == "reference" or u.numel() == 0:
+        return reference.soft_threshold(u, threshold, nonnegative)
+    if torch.is_grad_enabled() and (u.requires_grad or threshold.requires_grad):
+        shrunk: Tensor = _SoftThreshold.apply(u, threshold, nonnegative)
+    else:
+        shrunk = _ops.soft_threshold.default(u, threshold, nonnegative)
+    return shrunk
+
+
+def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
+    """Recursion with its gradient; returns codes, objective, iterates (empty if not asked for)."""
+    if forced_backend() == "reference" or a.batch == 0:
+        return reference.unrolled(a)
+    needs_grad = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in a[:N_DIFFERENTIABLE]
+    )
+    run = _Unrolled.apply if needs_grad else _ops.unrolled.default
+    codes, objective, iterates = run(*a)
+    return codes, objective, iterates
+

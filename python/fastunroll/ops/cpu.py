@@ -1,0 +1,180 @@
+"""The native CPU backend: tensors in, pointers on to the kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastunroll import _native
+from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
+from fastunroll.ops.pack import PackedOperands, pack_operands
+from fastunroll.ops.schema import empty_results, library, zero_gradients
+
+_SERIAL_WORK = 1 << 18
+"""Multiply-adds below which starting threads costs more than it saves."""
+
+_ERRORS: dict[int, tuple[type[Exception], str]] = {
+    1: (ValueError, "step must be positive and finite"),
+    2: (ValueError, "threshold must be finite and not negative"),
+    3: (ValueError, "momentum must be finite"),
+    4: (ValueError, "step.weight and step.bias must be finite"),
+    5: (MemoryError, "not enough memory for the working buffers of the recursion"),
+}
+
+
+def _raise_for(status: int) -> None:
+    if status:
+        error, message = _ERRORS[status]
+        raise error(message)
+
+
+def _threads(work: int) -> int:
+    return 1 if work < _SERIAL_WORK else torch.get_num_threads()
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None or tensor.numel() == 0 else tensor.data_ptr()
+
+
+def _strides(parameter: Tensor | None) -> tuple[int, int, int]:
+    """Strides of a (K, 1 or B, 1 or n) parameter, 0 where its axis is shared."""
+    if parameter is None:
+        return (0, 0, 0)
+    layer, sample, atom = parameter.stride()
+    return (
+        layer,
+        sample if parameter.shape[1] > 1 else 0,
+        atom if parameter.shape[2] > 1 else 0,
+    )
+
+
+def _rows_contiguous(parameter: Tensor | None) -> Tensor | None:
+    """The parameter with unit stride over its atoms."""
+    if parameter is None or parameter.shape[2] == 1 or parameter.stride(2) == 1:
+        return parameter
+    return parameter.contiguous()
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+class _Bound:
+    """A native problem together with the tensors that its pointers belong to."""
+
+    def __init__(self, a: UnrolledArguments, backward: bool) -> None:
+        packed = (
+            PackedOperands(*a.packed)
+            if a.packed
+            else pack_operands(a.gram, a.dictionary, a.weight, backward=backward)
+        )
+        rows = [_contiguous(t) for t in (a.linear, a.measurements, a.initial, a.previous)]
+        layer = [_contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum)]
+        step, threshold = _rows_contiguous(a.step), _rows_contiguous(a.threshold)
+        self.keep_alive = (packed, rows, layer, step, threshold)
+        m = a.dictionary.shape[0] if a.dictionary is not None else 0
+        double = a.threshold.dtype == torch.float64
+        self.work = a.batch * a.n_layers * a.n_atoms * (a.n_atoms + m) // 4
+        make = _native.Problem_f64 if double else _native.Problem_f32
+        self.problem: Any = make(
+            (a.batch, m, a.n_atoms, a.n_layers),
+            tuple(map(_address, packed)),
+            a.gram is not None and a.gram.shape[0] > 1,
+            a.weight is not None and a.weight.shape[0] > 1,
+            tuple(map(_address, rows)),
+            a.linear is not None and a.linear.shape[0] > 1,
+            _address(step),
+            _strides(step),
+            _address(threshold),
+            _strides(threshold),
+            tuple(map(_address, layer)),
+            a.rule_minimum,
+            a.rule_maximum,
+            a.bypass,
+            PROX_KINDS.index(a.prox),
+            a.skip,
+            a.heavy_ball,
+            a.with_objective,
+            a.objective_weight,
+        )
+
+
+def unrolled(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Forward pass; see `fastunroll.ops.reference.unrolled`."""
+    a = UnrolledArguments(*arguments)
+    results = empty_results(a)
+    bound = _Bound(a, backward=False)
+    _raise_for(bound.problem.forward(*map(_address, results), _threads(bound.work)))
+    return results
+
+
+def unrolled_backward(
+    grad_codes: Tensor | None,
+    grad_objective: Tensor | None,
+    grad_iterates: Tensor | None,
+    *arguments: Any,
+) -> tuple[Tensor, ...]:
+    """Backward pass; see `fastunroll.ops.reference.unrolled_backward`."""
+    *unrolled_arguments, needs = arguments
+    a = UnrolledArguments(*unrolled_arguments)
+    # The kernels sum dA and dW by atom, so they write them transposed; dW of W = A joins dA.
+    targets = list(zero_gradients(a, needs))
+    fields = a._fields
+    for name in ("dictionary", "weight"):
+        i = fields.index(name)
+        targets[i] = targets[i].mT.contiguous() if targets[i].numel() else targets[i]
+    bound = _Bound(a, backward=True)
+    incoming = [_contiguous(g) for g in (grad_codes, grad_objective, grad_iterates)]
+    _raise_for(
+        bound.problem.backward(
+            tuple(map(_address, incoming)),
+            tuple(map(_address, targets)),
+            1 if a.gram is None else a.gram.shape[0],
+            0 if a.weight is None else a.weight.shape[0],
+            _threads(bound.work),
+        )
+    )
+    for name in ("dictionary", "weight"):
+        i = fields.index(name)
+        targets[i] = targets[i].mT.contiguous() if targets[i].numel() else targets[i]
+    return tuple(targets)
+
+
+def _threshold_problem(u: Tensor, threshold: Tensor) -> tuple[int, int, int, int, bool, bool]:
+    rows = u.shape[0] if u.dim() == 2 else 1
+    per_sample = threshold.dim() == 2 and threshold.shape[0] > 1
+    per_atom = threshold.dim() > 0 and threshold.shape[-1] > 1
+    return (u.data_ptr(), rows, u.shape[-1], threshold.data_ptr(), per_sample, per_atom)
+
+
+def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
+    """Bare shrinkage; see `fastunroll.ops.reference.soft_threshold`."""
+    u, threshold = u.contiguous(), threshold.contiguous()
+    out = torch.empty_like(u)
+    double = u.dtype == torch.float64
+    run = _native.soft_threshold_f64 if double else _native.soft_threshold_f32
+    problem = _threshold_problem(u, threshold)
+    _raise_for(run(*problem, nonnegative, out.data_ptr(), _threads(u.numel())))
+    return out
+
+
+def soft_threshold_backward(
+    grad: Tensor, u: Tensor, threshold: Tensor, nonnegative: bool
+) -> tuple[Tensor, Tensor]:
+    """Derivatives of the shrinkage with respect to ``u`` and the threshold."""
+    grad, u, threshold = grad.contiguous(), u.contiguous(), threshold.contiguous()
+    grad_u, grad_threshold = torch.empty_like(u), torch.empty_like(threshold)
+    double = u.dtype == torch.float64
+    run = _native.soft_threshold_backward_f64 if double else _native.soft_threshold_backward_f32
+    problem = _threshold_problem(u, threshold)
+    results = (grad_u.data_ptr(), grad_threshold.data_ptr())
+    _raise_for(run(grad.data_ptr(), *problem, nonnegative, *results, _threads(u.numel())))
+    return grad_u, grad_threshold
+
+
+library.impl("unrolled", unrolled, "CPU")
+library.impl("unrolled_backward", unrolled_backward, "CPU")
+library.impl("soft_threshold", soft_threshold, "CPU")
+library.impl("soft_threshold_backward", soft_threshold_backward, "CPU")

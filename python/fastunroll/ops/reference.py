@@ -1,0 +1,147 @@
+"""Reference backend: every operator in plain PyTorch, under the same name.
+
+It defines the meaning of the operators, serves dtypes and devices without a kernel, and is what
+``torch.func`` and double backward differentiate.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
+
+
+def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool = False) -> Tensor:
+    """Soft threshold S_t(u) = sign(u) max(|u| - t, 0); non-negative codes: max(u - t, 0).
+
+    Value and derivative at the kink |u| = t are 0; NaN in gives NaN out.
+    """
+    size = u if nonnegative else u.abs()
+    shrunk = u - threshold if nonnegative else u - torch.sign(u) * threshold
+    return torch.where(size <= threshold, torch.zeros_like(shrunk), shrunk)
+
+
+def soft_threshold_backward(
+    grad: Tensor, u: Tensor, threshold: Tensor, nonnegative: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Derivatives of `soft_threshold` with respect to ``u`` and the threshold."""
+    keep = ~((u if nonnegative else u.abs()) <= threshold)
+    grad_u = torch.where(keep, grad, torch.zeros_like(grad))
+    terms = -grad_u if nonnegative else -torch.sign(u) * grad_u
+    return grad_u, terms.sum_to_size(threshold.shape)
+
+
+def prox(u: Tensor, threshold: Tensor, kind: str, bypass: int) -> Tensor:
+    """Proximal operator of one layer with support selection.
+
+    ``bypass`` entries of largest magnitude (ties included) that also exceed the threshold are kept
+    as they are; the selection carries no gradient.
+    """
+    magnitude = u if kind == "nonnegative" else u.abs()
+    keep = ~(magnitude <= threshold)
+    if kind == "hard":
+        return torch.where(keep, u, torch.zeros_like(u))
+    shrunk = soft_threshold(u, threshold, nonnegative=kind == "nonnegative")
+    if bypass <= 0:
+        return shrunk
+    rank = magnitude.detach().topk(min(bypass, u.shape[-1]), dim=-1).values[..., -1:]
+    return torch.where(keep & (magnitude >= rank), u, shrunk)
+
+
+def _direction(a: UnrolledArguments, point: Tensor, layer: int) -> Tensor:
+    """Gradient direction v of one layer at ``point``: (B, n)."""
+    if a.gram is not None:
+        assert a.linear is not None
+        gram = a.gram[layer if a.gram.shape[0] > 1 else 0]
+        return point @ gram - a.linear[layer if a.linear.shape[0] > 1 else 0]
+    assert a.dictionary is not None and a.measurements is not None
+    residual = point @ a.dictionary.mT - a.measurements
+    if a.weight is None:
+        return residual @ a.dictionary
+    return residual @ a.weight[layer if a.weight.shape[0] > 1 else 0]
+
+
+def _step(a: UnrolledArguments, direction: Tensor, layer: int) -> Tensor:
+    """Step of one layer, broadcastable to (B, n)."""
+    if a.step is not None:
+        return a.step[layer]
+    assert a.rule_weight is not None and a.rule_bias is not None
+    norm = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
+    gate = torch.sigmoid(a.rule_weight[layer] * norm + a.rule_bias[layer])
+    return a.rule_minimum + (a.rule_maximum - a.rule_minimum) * gate
+
+
+def _objective(a: UnrolledArguments, x: Tensor) -> Tensor:
+    """LASSO objective F(x) = 1/2 ||x A^T - b||^2 + lambda ||x||_1 per sample: (B,)."""
+    assert a.dictionary is not None and a.measurements is not None
+    residual = x @ a.dictionary.mT - a.measurements
+    return 0.5 * residual.square().sum(-1) + a.objective_weight * x.abs().sum(-1)
+
+
+def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
+    """K layers of gradient step + proximal operator.
+
+    Returns
+    -------
+    codes : (B, n)
+    objective : (K + 1, B), or empty
+    iterates : (K + 1, B, n), or empty
+    """
+    x = a.threshold.new_zeros(a.batch, a.n_atoms) if a.initial is None else a.initial
+    before = x if a.previous is None else a.previous
+    iterates = [x]
+    for layer in range(a.n_layers):
+        y = x if a.momentum is None else x + a.momentum[layer] * (x - before)
+        direction = _direction(a, x if a.heavy_ball else y, layer)
+        update = _step(a, direction, layer) * direction
+        u = y - update if a.skip else -update
+        bypass = a.bypass[layer] if a.bypass else 0
+        before, x = x, prox(u, a.threshold[layer], a.prox, bypass)
+        iterates.append(x)
+    objective = [_objective(a, x) for x in iterates] if a.with_objective else []
+    none = a.threshold.new_empty(0)
+    return (
+        x,
+        torch.stack(objective) if a.with_objective else none,
+        torch.stack(iterates) if a.with_iterates else none,
+    )
+
+
+def unrolled_backward(
+    grad_codes: Tensor | None,
+    grad_objective: Tensor | None,
+    grad_iterates: Tensor | None,
+    a: UnrolledArguments,
+    needs: list[bool],
+    create_graph: bool = False,
+) -> tuple[Tensor, ...]:
+    """Gradients of `unrolled` by PyTorch's own autograd.
+
+    ``needs`` has one entry per differentiable argument; where it is False the result is an empty
+    tensor. With ``create_graph`` the arguments keep their history, for double backward.
+    """
+    with torch.enable_grad():
+        inputs = [
+            t if t is None or create_graph else t.detach().requires_grad_(need)
+            for t, need in zip(a[:N_DIFFERENTIABLE], needs, strict=True)
+        ]
+        outputs = unrolled(a._replace(**dict(zip(a._fields, inputs, strict=False))))
+        grads = (grad_codes, grad_objective, grad_iterates)
+        used = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
+        wanted = [t for t, need in zip(inputs, needs, strict=True) if need and t is not None]
+        found = iter(
+            torch.autograd.grad(
+                [o for o, _ in used],
+                wanted,
+                [g for _, g in used],
+                create_graph=create_graph,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        )
+    empty = a.threshold.new_empty(0)
+    return tuple(
+        next(found) if need and t is not None else empty
+        for t, need in zip(inputs, needs, strict=True)
+    )

@@ -1,0 +1,107 @@
+"""Schemas of the operators, the shapes of their results, and the fallback for any device.
+
+This is the only place where an operator's signature is written down; its arguments are the fields of
+`UnrolledArguments`, in their order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastunroll.ops import reference
+from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
+
+_UNROLLED = """
+    Tensor? linear, Tensor? gram, Tensor? dictionary, Tensor? weight, Tensor? measurements,
+    Tensor? initial, Tensor? step, Tensor threshold, Tensor? rule_weight, Tensor? rule_bias,
+    Tensor? momentum, Tensor? previous, float rule_minimum, float rule_maximum, str prox,
+    int[] bypass, bool skip, bool heavy_ball, float objective_weight, bool with_objective,
+    bool with_iterates, Tensor[] packed
+"""
+_GRADIENTS = ", ".join(["Tensor"] * N_DIFFERENTIABLE)
+
+library = torch.library.Library("fastunroll", "DEF")
+library.define(f"unrolled({_UNROLLED}) -> (Tensor, Tensor, Tensor)")
+library.define(
+    "unrolled_backward(Tensor? grad_codes, Tensor? grad_objective, Tensor? grad_iterates, "
+    f"{_UNROLLED}, bool[] needs) -> ({_GRADIENTS})"
+)
+library.define("soft_threshold(Tensor u, Tensor threshold, bool nonnegative) -> Tensor")
+library.define(
+    "soft_threshold_backward(Tensor grad, Tensor u, Tensor threshold, bool nonnegative) "
+    "-> (Tensor, Tensor)"
+)
+
+
+def empty_results(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
+    """Uninitialised results of ``unrolled``: codes, objective, iterates."""
+    new_empty = a.threshold.new_empty
+    layers, batch, n = a.n_layers, a.batch, a.n_atoms
+    return (
+        new_empty(batch, n),
+        new_empty((layers + 1, batch) if a.with_objective else (0,)),
+        new_empty((layers + 1, batch, n) if a.with_iterates else (0,)),
+    )
+
+
+def zero_gradients(a: UnrolledArguments, needs: list[bool]) -> tuple[Tensor, ...]:
+    """Zeros in the shapes of the differentiable arguments; empty where not needed."""
+    return tuple(
+        a.threshold.new_zeros(t.shape if need and t is not None else (0,))
+        for t, need in zip(a[:N_DIFFERENTIABLE], needs, strict=True)
+    )
+
+
+@torch.library.register_fake("fastunroll::unrolled", lib=library)
+def _unrolled_shapes(*arguments: object) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_results(UnrolledArguments(*arguments))  # type: ignore[arg-type]
+
+
+@torch.library.register_fake("fastunroll::unrolled_backward", lib=library)
+def _unrolled_backward_shapes(
+    grad_codes: Tensor | None,
+    grad_objective: Tensor | None,
+    grad_iterates: Tensor | None,
+    *arguments: object,
+) -> tuple[Tensor, ...]:
+    *unrolled, needs = arguments
+    return zero_gradients(UnrolledArguments(*unrolled), needs)  # type: ignore[arg-type]
+
+
+@torch.library.register_fake("fastunroll::soft_threshold", lib=library)
+def _soft_threshold_shape(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
+    return torch.empty_like(u, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("fastunroll::soft_threshold_backward", lib=library)
+def _soft_threshold_backward_shapes(
+    grad: Tensor, u: Tensor, threshold: Tensor, nonnegative: bool
+) -> tuple[Tensor, Tensor]:
+    return (
+        torch.empty_like(u, memory_format=torch.contiguous_format),
+        torch.empty_like(threshold, memory_format=torch.contiguous_format),
+    )
+
+
+def _unrolled_fallback(*arguments: object) -> tuple[Tensor, Tensor, Tensor]:
+    return reference.unrolled(UnrolledArguments(*arguments))  # type: ignore[arg-type]
+
+
+def _unrolled_backward_fallback(
+    grad_codes: Tensor | None,
+    grad_objective: Tensor | None,
+    grad_iterates: Tensor | None,
+    *arguments: object,
+) -> tuple[Tensor, ...]:
+    *unrolled, needs = arguments
+    a = UnrolledArguments(*unrolled)  # type: ignore[arg-type]
+    return reference.unrolled_backward(grad_codes, grad_objective, grad_iterates, a, needs)  # type: ignore[arg-type]
+
+
+library.impl("unrolled", _unrolled_fallback, "CompositeExplicitAutograd")
+library.impl("unrolled_backward", _unrolled_backward_fallback, "CompositeExplicitAutograd")
+library.impl("soft_threshold", reference.soft_threshold, "CompositeExplicitAutograd")
+library.impl(
+    "soft_threshold_backward", reference.soft_threshold_backward, "CompositeExplicitAutograd"
+)

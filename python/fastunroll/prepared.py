@@ -1,0 +1,98 @@
+"""A dictionary made ready for repeated use: its Gram matrix and the kernels' own copies of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastunroll import planner
+from fastunroll._checks import check_choice, check_dictionary, check_like, check_tensor
+from fastunroll.ops.pack import pack_operands
+
+FORMS = ("auto", "gram", "factored")
+
+
+@dataclass(frozen=True)
+class PreparedDictionary:
+    """A fixed dictionary A (and analysis weights W) with everything computed once.
+
+    Made by `prepare`; passed to `unrolled_prox_gradient` in place of the dictionary. It holds
+    detached copies, so no gradient reaches A or W through it.
+
+    Attributes
+    ----------
+    dictionary : (m, n)
+    weight : (1 or K, m, n), or None where W = A
+    gram : (1 or K, n, n), or None in the factored form
+    packed : copies in the kernels' layout (see `fastunroll.ops.pack`), empty off the CPU
+    """
+
+    dictionary: Tensor
+    weight: Tensor | None
+    gram: Tensor | None
+    packed: tuple[Tensor, ...]
+
+    @property
+    def form(self) -> str:
+        """``"gram"`` or ``"factored"``."""
+        return "factored" if self.gram is None else "gram"
+
+    @property
+    def analysis(self) -> Tensor:
+        """Analysis weights W: (1 or K, m, n); A itself where W = A."""
+        return self.dictionary[None] if self.weight is None else self.weight
+
+
+def check_weight(weight: object, dictionary: Tensor) -> Tensor:
+    """Return analysis weights as (1 or K, m, n), checked against the dictionary (m, n)."""
+    weight = check_tensor("weight", weight, (2, 3))
+    check_like("weight", weight, "dictionary", dictionary)
+    if weight.shape[-2:] != dictionary.shape:
+        raise ValueError(
+            f"weight must end in the dictionary's shape {tuple(dictionary.shape)}, "
+            f"got shape {tuple(weight.shape)}"
+        )
+    return weight if weight.dim() == 3 else weight[None]
+
+
+def prepare(
+    dictionary: Tensor, weight: Tensor | None = None, *, form: str = "auto"
+) -> PreparedDictionary:
+    """Prepare a fixed dictionary for fast repeated use.
+
+    The Gram matrix G = A^T W is formed in float64 and rounded once, which lowers the accuracy
+    floor of the Gram form in float32 by about 20 dB.
+
+    Parameters
+    ----------
+    dictionary : (m, n)
+        Dictionary A, float32 or float64.
+    weight : (m, n) or (K, m, n), optional
+        Analysis weights W; the dictionary itself by default.
+    form : {"auto", "gram", "factored"}
+        How the gradient is computed; ``"auto"`` asks the planner.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type, dtype, shape or device, is not finite, or if the
+        dictionary has a column of zeros.
+    """
+    dictionary = check_dictionary("dictionary", dictionary).detach()
+    if weight is not None:
+        weight = check_weight(weight, dictionary).detach()
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError("weight contains NaN or Inf")
+    if check_choice("form", form, FORMS) == "auto":
+        form = planner.choose_prepared_form(dictionary.shape, 1 if weight is None else len(weight))
+    with torch.no_grad():
+        gram = None
+        if form == "gram":
+            analysis = dictionary[None] if weight is None else weight
+            gram = (dictionary.double().mT @ analysis.double()).to(dictionary.dtype)
+        native = dictionary.device.type == "cpu"
+        symmetric = weight is None
+        packed = pack_operands(gram, dictionary, weight, symmetric=symmetric) if native else ()
+        return PreparedDictionary(dictionary, weight, gram, packed)

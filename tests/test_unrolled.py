@@ -1,0 +1,101 @@
+"""The fused recursion against its definition in plain PyTorch, forward and backward."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from helpers import all_needed, assert_close, cast, make_arguments, output_gradients
+
+from fastunroll.ops import cpu, reference
+from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
+
+CASES: dict[str, dict[str, object]] = {
+    "gram": {},
+    "gram, a matrix per layer": {"per_layer": True},
+    "gram, objective and iterates": {"objective": True, "iterates": True},
+    "gram, rule": {"step": "rule"},
+    "gram, rule, everything": {
+        "step": "rule",
+        "objective": True,
+        "iterates": True,
+        "initial": True,
+        "per_layer": True,
+    },
+    "gram, momentum": {"momentum": True},
+    "gram, momentum, warm start": {"momentum": True, "initial": True, "previous": True},
+    "gram, momentum, start without previous": {"momentum": True, "initial": True},
+    "gram, heavy ball": {"momentum": True, "heavy_ball": True, "initial": True, "previous": True},
+    "gram, heavy ball, rule": {"momentum": True, "heavy_ball": True, "step": "rule"},
+    "gram, momentum, rule": {"momentum": True, "step": "rule", "initial": True},
+    "gram, no skip": {"skip": False},
+    "gram, no skip, momentum": {"skip": False, "momentum": True},
+    "gram, support selection": {"bypass": 3},
+    "gram, hard": {"prox": "hard"},
+    "gram, nonnegative": {"prox": "nonnegative", "bypass": 2},
+    "gram, per atom": {"step": "atom", "threshold": "atom"},
+    "gram, per sample": {"step": "sample", "threshold": "sample"},
+    "gram, full": {"step": "full", "threshold": "full"},
+    "gram, mixed": {"step": "sample", "threshold": "atom"},
+    "gram, initial": {"initial": True},
+    "factored": {"form": "factored"},
+    "factored, W = A": {"form": "factored", "tied": True},
+    "factored, W per layer": {"form": "factored", "per_layer": True},
+    "factored, objective and iterates": {
+        "form": "factored",
+        "objective": True,
+        "iterates": True,
+        "tied": True,
+        "initial": True,
+    },
+    "factored, rule": {"form": "factored", "step": "rule", "objective": True},
+    "factored, rule, W = A": {"form": "factored", "step": "rule", "tied": True},
+    "factored, momentum": {"form": "factored", "momentum": True, "initial": True},
+    "factored, momentum, objective": {"form": "factored", "momentum": True, "objective": True},
+    "factored, heavy ball": {"form": "factored", "momentum": True, "heavy_ball": True},
+    "factored, everything": {
+        "form": "factored",
+        "per_layer": True,
+        "step": "atom",
+        "threshold": "sample",
+        "momentum": True,
+        "initial": True,
+        "previous": True,
+        "objective": True,
+        "iterates": True,
+        "bypass": 2,
+    },
+}
+SIZES = [
+    {"batch": 5, "m": 12, "n": 20},
+    {"batch": 67, "m": 40, "n": 133, "layers": 3},
+    {"batch": 1, "m": 70, "n": 64, "layers": 3},
+    {"batch": 3, "m": 1, "n": 1, "layers": 2},
+    {"batch": 33, "m": 150, "n": 300, "layers": 3},
+]
+LEVELS = {"sparse": 0.4, "dense": 1e-3}
+
+
+def check(a: UnrolledArguments, tolerance: float) -> None:
+    """Compare results and every gradient of the kernels with the reference."""
+    for name, ours, expected in zip(
+        ("codes", "objective", "iterates"), cpu.unrolled(*a), reference.unrolled(a), strict=True
+    ):
+        assert_close(ours, expected, tolerance, name)
+    grads, needs = output_gradients(a), all_needed(a)
+    ours_all = cpu.unrolled_backward(*grads, *a, needs)
+    expected_all = reference.unrolled_backward(*grads, a, needs)
+    for name, ours, expected in zip(
+        a._fields[:N_DIFFERENTIABLE], ours_all, expected_all, strict=True
+    ):
+        assert_close(ours, expected, tolerance, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s['batch']}x{s['m']}x{s['n']}")
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_reference_in_float64(
+    case: str, size: dict[str, int], level: str
+) -> None:
+    check(make_arguments(**CASES[case], **size, level=LEVELS[level]), 1e-9)
