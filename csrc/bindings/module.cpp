@@ -45,43 +45,42 @@ void bind_problem(py::module_& m, const char* name) {
   py::class_<P>(m, name, py::module_local())
       .def(py::init([](std::array<std::int64_t, 4> sizes, std::array<Address, 5> matrices,
                        bool gram_per_layer, bool weight_per_layer, std::array<Address, 4> rows,
-                       bool linear_per_layer, Address step, Strides step_strides,
-                       Address threshold, Strides threshold_strides, std::array<Address, 3> layer,
-                       double rule_minimum, double rule_maximum, std::vector<std::int64_t> bypass,
-                       int prox, bool skip, bool heavy_ball, bool with_objective,
-                       double objective_weight) {
-             P p;
-             const auto [batch, n_measurements, n_atoms, n_layers] = sizes;
-             p.batch = batch;
-             p.n_measurements = n_measurements;
-             p.n_atoms = n_atoms;
-             p.n_layers = n_layers;
-             p.gram = matrix<T>(matrices[0], n_atoms, n_atoms, gram_per_layer);
-             p.gram_t = matrix<T>(matrices[1], n_atoms, n_atoms, gram_per_layer);
-             p.dictionary_t = matrix<T>(matrices[2], n_atoms, n_measurements, false);
-             p.weight = matrix<T>(matrices[3], n_measurements, n_atoms, weight_per_layer);
-             p.weight_t = matrix<T>(matrices[4], n_atoms, n_measurements, weight_per_layer);
-             p.linear = pointer<const T>(rows[0]);
-             p.linear_layer_stride = linear_per_layer ? batch * n_atoms : 0;
-             p.measurements = pointer<const T>(rows[1]);
-             p.initial = pointer<const T>(rows[2]);
-             p.previous = pointer<const T>(rows[3]);
-             p.step = {pointer<const T>(step), step_strides[0], step_strides[1], step_strides[2]};
-             p.threshold = {pointer<const T>(threshold), threshold_strides[0],
-                            threshold_strides[1], threshold_strides[2]};
-             p.rule_weight = pointer<const T>(layer[0]);
-             p.rule_bias = pointer<const T>(layer[1]);
-             p.momentum = pointer<const T>(layer[2]);
-             p.rule_minimum = static_cast<T>(rule_minimum);
-             p.rule_maximum = static_cast<T>(rule_maximum);
-             p.bypass_counts = std::move(bypass);
-             p.prox = static_cast<Prox>(prox);
-             p.skip = skip;
-             p.heavy_ball = heavy_ball;
-             p.with_objective = with_objective;
-             p.objective_weight = static_cast<T>(objective_weight);
-             return p;
-           }))
+                       bool linear_per_layer, Address step, Strides step_strides, Address threshold,
+                       Strides threshold_strides, std::array<Address, 3> layer, double rule_minimum,
+                       double rule_maximum, std::vector<std::int64_t> bypass, int prox, bool skip,
+                       bool heavy_ball, bool with_objective, double objective_weight) {
+        P p;
+        const auto [batch, n_measurements, n_atoms, n_layers] = sizes;
+        p.batch = batch;
+        p.n_measurements = n_measurements;
+        p.n_atoms = n_atoms;
+        p.n_layers = n_layers;
+        p.gram = matrix<T>(matrices[0], n_atoms, n_atoms, gram_per_layer);
+        p.gram_t = matrix<T>(matrices[1], n_atoms, n_atoms, gram_per_layer);
+        p.dictionary_t = matrix<T>(matrices[2], n_atoms, n_measurements, false);
+        p.weight = matrix<T>(matrices[3], n_measurements, n_atoms, weight_per_layer);
+        p.weight_t = matrix<T>(matrices[4], n_atoms, n_measurements, weight_per_layer);
+        p.linear = pointer<const T>(rows[0]);
+        p.linear_layer_stride = linear_per_layer ? batch * n_atoms : 0;
+        p.measurements = pointer<const T>(rows[1]);
+        p.initial = pointer<const T>(rows[2]);
+        p.previous = pointer<const T>(rows[3]);
+        p.step = {pointer<const T>(step), step_strides[0], step_strides[1], step_strides[2]};
+        p.threshold = {pointer<const T>(threshold), threshold_strides[0], threshold_strides[1],
+                       threshold_strides[2]};
+        p.rule_weight = pointer<const T>(layer[0]);
+        p.rule_bias = pointer<const T>(layer[1]);
+        p.momentum = pointer<const T>(layer[2]);
+        p.rule_minimum = static_cast<T>(rule_minimum);
+        p.rule_maximum = static_cast<T>(rule_maximum);
+        p.bypass_counts = std::move(bypass);
+        p.prox = static_cast<Prox>(prox);
+        p.skip = skip;
+        p.heavy_ball = heavy_ball;
+        p.with_objective = with_objective;
+        p.objective_weight = static_cast<T>(objective_weight);
+        return p;
+      }))
       .def(
           "forward",
           [](P& p, Address codes, Address objective, Address iterates, int threads) {
@@ -100,8 +99,8 @@ void bind_problem(py::module_& m, const char* name) {
             a.grad_codes = pointer<const T>(incoming[0]);
             a.grad_objective = pointer<const T>(incoming[1]);
             a.grad_iterates = pointer<const T>(incoming[2]);
-            T** const targets[] = {&a.linear,    &a.gram,        &a.dictionary_t, &a.weight_t,
-                                   &a.measurements, &a.initial,  &a.step,         &a.threshold,
+            T** const targets[] = {&a.linear,       &a.gram,      &a.dictionary_t, &a.weight_t,
+                                   &a.measurements, &a.initial,   &a.step,         &a.threshold,
                                    &a.rule_weight,  &a.rule_bias, &a.momentum};
             for (std::size_t i = 0; i < outgoing.size(); ++i) *targets[i] = pointer<T>(outgoing[i]);
             a.n_grams = n_grams;
@@ -123,9 +122,9 @@ void bind_functions(py::module_& m, const std::string& dtype) {
   m.def(("soft_threshold_" + dtype).c_str(),
         [](Address u, std::int64_t rows, std::int64_t cols, Address threshold, bool per_sample,
            bool per_atom, bool nonnegative, Address out, int threads) {
-          const cpu::ThresholdProblem<T> p{pointer<const T>(u), rows, cols,
-                                           pointer<const T>(threshold), per_sample, per_atom,
-                                           nonnegative};
+          const cpu::ThresholdProblem<T> p{
+              pointer<const T>(u), rows,     cols,       pointer<const T>(threshold),
+              per_sample,          per_atom, nonnegative};
           return static_cast<int>(cpu::soft_threshold<T>(p, pointer<T>(out), threads));
         },
         py::call_guard<py::gil_scoped_release>());
@@ -133,9 +132,9 @@ void bind_functions(py::module_& m, const std::string& dtype) {
         [](Address grad, Address u, std::int64_t rows, std::int64_t cols, Address threshold,
            bool per_sample, bool per_atom, bool nonnegative, Address grad_u, Address grad_threshold,
            int threads) {
-          const cpu::ThresholdProblem<T> p{pointer<const T>(u), rows, cols,
-                                           pointer<const T>(threshold), per_sample, per_atom,
-                                           nonnegative};
+          const cpu::ThresholdProblem<T> p{
+              pointer<const T>(u), rows,     cols,       pointer<const T>(threshold),
+              per_sample,          per_atom, nonnegative};
           return static_cast<int>(cpu::soft_threshold_backward<T>(
               p, pointer<const T>(grad), pointer<T>(grad_u), pointer<T>(grad_threshold), threads));
         },

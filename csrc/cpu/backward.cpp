@@ -88,8 +88,8 @@ class Backward {
     const std::int64_t tiles = (problem.batch + kTileSamples - 1) / kTileSamples;
     group_ = std::min(tiles, std::max<std::int64_t>(kGroupTiles, 2 * threads));
     for (std::int64_t t = 0; t < group_; ++t) {
-      tiles_.push_back(std::make_unique<BackwardTile<T>>(
-          problem, args, sums_, std::min(kTileSamples, problem.batch)));
+      tiles_.push_back(std::make_unique<BackwardTile<T>>(problem, args, sums_,
+                                                         std::min(kTileSamples, problem.batch)));
     }
   }
 
@@ -186,8 +186,7 @@ class Backward {
 }  // namespace
 
 template <class T>
-Status unrolled_backward(const Problem<T>& problem, const BackwardArguments<T>& args,
-                         int threads) {
+Status unrolled_backward(const Problem<T>& problem, const BackwardArguments<T>& args, int threads) {
   const Status status = check_values(problem);
   if (status != Status::ok) return status;
   try {

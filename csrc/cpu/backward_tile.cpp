@@ -24,9 +24,9 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
       sums_(sums),
       kernels_(active<T>()),
       tile_(problem, capacity, true),
-      wants_weight_(problem.gram.data == nullptr &&
-                    (args.weight_t != nullptr ||
-                     (args.n_weights == 0 && args.dictionary_t != nullptr))),
+      wants_weight_(
+          problem.gram.data == nullptr &&
+          (args.weight_t != nullptr || (args.n_weights == 0 && args.dictionary_t != nullptr))),
       wants_dictionary_(problem.gram.data == nullptr && args.dictionary_t != nullptr),
       dense_direction_(problem.rule_weight != nullptr || args.gram != nullptr) {
   const std::int64_t n = problem.n_atoms;
@@ -37,7 +37,8 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
   const Lists<T> all = all_atoms_.lists(0);
   for (std::int64_t s = 0; s < capacity; ++s) {
     all.count[s] = static_cast<std::int32_t>(n);
-    for (std::int64_t i = 0; i < n; ++i) all.index[s * all.stride + i] = static_cast<std::int32_t>(i);
+    for (std::int64_t i = 0; i < n; ++i)
+      all.index[s * all.stride + i] = static_cast<std::int32_t>(i);
   }
   grad_codes_ = RowStore<T>(3, capacity, n);
   if (problem.momentum != nullptr) grad_point_ = RowStore<T>(1, capacity, n);
@@ -73,7 +74,8 @@ void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
   const std::int64_t layers = problem_.n_layers;
   tile_.run(first, samples, {});
   for (std::int64_t slot = 0; slot < 3; ++slot) {
-    std::fill(grad_codes_.rows(slot), grad_codes_.rows(slot) + samples * grad_codes_.stride(), T(0));
+    std::fill(grad_codes_.rows(slot), grad_codes_.rows(slot) + samples * grad_codes_.stride(),
+              T(0));
   }
   if (args_.grad_codes != nullptr) {
     for (std::int64_t s = 0; s < samples; ++s) {
@@ -178,8 +180,8 @@ void BackwardTile<T>::through_prox(std::int64_t k) {
     const T* grad = grad_codes_.row((k + 1) % 3, s);
     T* v = tile_.directions().row(k, s);
     const std::uint8_t* kept = tile_.kept(k + 1, s);
-    const T* step = rule() ? &tile_.rule_step(k, s)
-                           : parameter_row(problem_.step, k, tile_.first() + s);
+    const T* step =
+        rule() ? &tile_.rule_step(k, s) : parameter_row(problem_.step, k, tile_.first() + s);
     const std::int64_t step_stride = rule() ? 0 : problem_.step.atom_stride;
     const std::int64_t term_row = (k * tile_.capacity() + s) * codes.stride;
     double step_sum = 0;
@@ -196,7 +198,8 @@ void BackwardTile<T>::through_prox(std::int64_t k) {
       step_sum += static_cast<double>(step_term);
       if (threshold_.terms.get() != nullptr) threshold_.terms[term_row + p] = threshold_term;
       if (step_.terms.get() != nullptr) step_.terms[term_row + p] = step_term;
-      if (full_threshold) threshold_.out[sample_index(k, s) * problem_.n_atoms + i] = threshold_term;
+      if (full_threshold)
+        threshold_.out[sample_index(k, s) * problem_.n_atoms + i] = threshold_term;
       if (full_step) step_.out[sample_index(k, s) * problem_.n_atoms + i] = step_term;
       grad_u_[offset + p] = g;
       grad_direction_[offset + p] = -step[step_stride * i] * g;

@@ -8,7 +8,8 @@
 namespace fastunroll::cpu {
 
 // How the derivative with respect to one layer parameter (step, threshold) is collected: summed per
-// sample, kept per support entry for a sum per atom, or written out where the parameter has both axes.
+// sample, kept per support entry for a sum per atom, or written out where the parameter has both
+// axes.
 template <class T>
 struct ParameterTerms {
   ParameterTerms() = default;
@@ -21,7 +22,8 @@ struct ParameterTerms {
   Buffer<T> terms;  // (layers, samples, list stride), aligned with the support of x_{k+1}
 };
 
-// Sums over the atoms, (K, B) each; reduced over the samples afterwards where the parameter is shared.
+// Sums over the atoms, (K, B) each; reduced over the samples afterwards where the parameter is
+// shared.
 struct SampleSums {
   Buffer<double> step;
   Buffer<double> threshold;
@@ -73,12 +75,12 @@ class BackwardTile {
   const bool wants_dictionary_;  // dA^T of the factored form
   const bool dense_direction_;   // the gradient of v is needed as dense rows
 
-  RowStore<T> grad_codes_;      // three slots in turn: gradients of x_{k+1}, x_k, x_{k-1}
-  RowStore<T> grad_point_;      // with momentum: gradient of the point p_k, then of y_k
-  RowStore<T> grad_residual_;   // per layer; factored form
+  RowStore<T> grad_codes_;          // three slots in turn: gradients of x_{k+1}, x_k, x_{k-1}
+  RowStore<T> grad_point_;          // with momentum: gradient of the point p_k, then of y_k
+  RowStore<T> grad_residual_;       // per layer; factored form
   RowStore<T> objective_residual_;  // per iterate where dA is asked for, else one
-  Buffer<T> grad_u_;            // on the support of x_{k+1}
-  Buffer<T> grad_direction_;    // of v_k, on the support of x_{k+1}
+  Buffer<T> grad_u_;                // on the support of x_{k+1}
+  Buffer<T> grad_direction_;        // of v_k, on the support of x_{k+1}
   Buffer<T> dots_;
   ParameterTerms<T> step_;
   ParameterTerms<T> threshold_;

@@ -65,8 +65,8 @@ class ListStore {
         value_(slots * samples * stride_) {}
   Lists<T> lists(std::int64_t slot) const {
     const std::int64_t offset = slot * samples_;
-    return {count_.get() + offset, index_.get() + offset * stride_,
-            value_.get() + offset * stride_, stride_};
+    return {count_.get() + offset, index_.get() + offset * stride_, value_.get() + offset * stride_,
+            stride_};
   }
 
  private:

@@ -70,9 +70,10 @@ struct Kernels {
                    std::int64_t layer, const T* vectors, std::int64_t vector_stride, T* out);
   // target[i, :] += sum over the entries (s, a) of row i of a * vector_s, for rows first..last - 1.
   void (*row_accumulate)(std::int64_t first, std::int64_t last, const TransposedLists<T>& entries,
-                         const T* vectors, std::int64_t vector_stride, std::int64_t cols,
-                         T* target, std::int64_t target_stride);
-  // Entries with not(|u| <= threshold), u = y - step * v, so that NaN is kept. Returns their number.
+                         const T* vectors, std::int64_t vector_stride, std::int64_t cols, T* target,
+                         std::int64_t target_stride);
+  // Entries with not(|u| <= threshold), u = y - step * v, so that NaN is kept. Returns their
+  // number.
   std::int32_t (*candidates)(const CandidateRow<T>& row, std::int32_t* index, T* value);
   // y = x + momentum (x - previous); entries with y != 0 are listed. Returns their number.
   std::int32_t (*extrapolate)(std::int64_t n, const T* x, const T* previous, T momentum, T* y,

@@ -159,14 +159,13 @@ void Tile<T>::direction(std::int64_t k) {
   } else {
     residual(points(k), dense, residuals_.rows(slot(k)), residuals_.stride());
     std::fill(rows, rows + samples_ * stride, T(0));
-    kernels_.dense_product(samples_, residuals_.rows(slot(k)), residuals_.stride(),
-                           problem_.weight, k, rows, stride);
+    kernels_.dense_product(samples_, residuals_.rows(slot(k)), residuals_.stride(), problem_.weight,
+                           k, rows, stride);
   }
   if (problem_.rule_weight == nullptr) return;
   for (std::int64_t s = 0; s < samples_; ++s) {
     const T norm = std::sqrt(kernels_.sum_of_squares(stride, rows + s * stride));
-    const T gate =
-        math::sigmoid(problem_.rule_weight[k] * norm + problem_.rule_bias[k]);
+    const T gate = math::sigmoid(problem_.rule_weight[k] * norm + problem_.rule_bias[k]);
     norms_[k * capacity_ + s] = norm;
     rule_steps_[k * capacity_ + s] =
         problem_.rule_minimum + (problem_.rule_maximum - problem_.rule_minimum) * gate;
@@ -259,9 +258,9 @@ void Tile<T>::objective(std::int64_t k, const T* residual_rows, std::int64_t str
   }
 }
 
-template void product<float>(const Kernels<float>&, std::int64_t, const Lists<float>&,
-                             const float*, std::int64_t, const PackedMatrix<float>&, std::int64_t,
-                             float*, std::int64_t, std::int32_t*);
+template void product<float>(const Kernels<float>&, std::int64_t, const Lists<float>&, const float*,
+                             std::int64_t, const PackedMatrix<float>&, std::int64_t, float*,
+                             std::int64_t, std::int32_t*);
 template void product<double>(const Kernels<double>&, std::int64_t, const Lists<double>&,
                               const double*, std::int64_t, const PackedMatrix<double>&,
                               std::int64_t, double*, std::int64_t, std::int32_t*);

@@ -37,7 +37,9 @@ class Tile {
   // x_k, k = -1 .. K (without trace: the last three).
   Lists<T> codes(std::int64_t k) const { return codes_.lists((k + 1) % code_slots_); }
   // The point at which layer k takes its gradient.
-  Lists<T> points(std::int64_t k) const { return extrapolates_ ? points_.lists(slot(k)) : codes(k); }
+  Lists<T> points(std::int64_t k) const {
+    return extrapolates_ ? points_.lists(slot(k)) : codes(k);
+  }
   // 1 where support selection kept the entry of x_k unshrunk; null without support selection.
   const std::uint8_t* kept(std::int64_t k, std::int64_t sample) const;
   const RowStore<T>& directions() const { return directions_; }
@@ -49,7 +51,8 @@ class Tile {
   const T& rule_step(std::int64_t k, std::int64_t sample) const {
     return rule_steps_[k * capacity_ + sample];
   }
-  // r = x A^T - b of the listed codes into padded rows; `dense` are the same codes as rows, or null.
+  // r = x A^T - b of the listed codes into padded rows; `dense` are the same codes as rows, or
+  // null.
   void residual(const Lists<T>& lists, const T* dense, T* rows, std::int64_t stride);
   std::int32_t* ends() const { return ends_.get(); }
 

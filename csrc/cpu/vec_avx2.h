@@ -11,7 +11,8 @@ namespace {
 template <class T>
 struct Vec;
 
-alignas(32) constexpr std::int32_t kTail[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+alignas(32) constexpr std::int32_t kTail[16] = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                                0,  0,  0,  0,  0,  0,  0,  0};
 
 inline __m256i tail_mask(int count) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kTail + 8 - count));

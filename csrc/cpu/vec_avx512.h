@@ -34,9 +34,7 @@ struct Vec<float> {
   static std::uint32_t not_less_equal(Vec a, Vec b) {
     return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLE_UQ);
   }
-  static std::uint32_t not_equal(Vec a, Vec b) {
-    return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ);
-  }
+  static std::uint32_t not_equal(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ); }
   static Vec select(std::uint32_t mask, Vec a) {
     return {_mm512_maskz_mov_ps(static_cast<__mmask16>(mask), a.v)};
   }
@@ -55,12 +53,11 @@ struct Vec<float> {
   static std::int32_t compress(std::uint32_t mask, Vec a, std::int32_t first, float* value,
                                std::int32_t* index) {
     const __mmask16 k = static_cast<__mmask16>(mask);
-    const __m512i lane =
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     // Compress in a register and store all lanes: the masked store to memory is slow on some CPUs.
     _mm512_storeu_ps(value, _mm512_maskz_compress_ps(k, a.v));
-    _mm512_storeu_si512(index, _mm512_maskz_compress_epi32(
-                                   k, _mm512_add_epi32(lane, _mm512_set1_epi32(first))));
+    _mm512_storeu_si512(
+        index, _mm512_maskz_compress_epi32(k, _mm512_add_epi32(lane, _mm512_set1_epi32(first))));
     return __builtin_popcount(mask);
   }
 };
@@ -88,9 +85,7 @@ struct Vec<double> {
   static std::uint32_t not_less_equal(Vec a, Vec b) {
     return _mm512_cmp_pd_mask(a.v, b.v, _CMP_NLE_UQ);
   }
-  static std::uint32_t not_equal(Vec a, Vec b) {
-    return _mm512_cmp_pd_mask(a.v, b.v, _CMP_NEQ_UQ);
-  }
+  static std::uint32_t not_equal(Vec a, Vec b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_NEQ_UQ); }
   static Vec select(std::uint32_t mask, Vec a) {
     return {_mm512_maskz_mov_pd(static_cast<__mmask8>(mask), a.v)};
   }

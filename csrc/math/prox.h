@@ -14,7 +14,8 @@
 
 namespace fastunroll::math {
 
-// Value of the proximal operator where |u| > t (or u > t for non-negative codes); it is 0 elsewhere.
+// Value of the proximal operator where |u| > t (or u > t for non-negative codes); it is 0
+// elsewhere.
 template <class T>
 FASTUNROLL_HD T shrink(T u, T threshold, Prox prox) {
   if (prox == Prox::hard) return u;

@@ -1,5 +1,9 @@
 """Unrolled proximal-gradient networks on fused, support-sparse kernels."""
 
+# torch first: its OpenMP runtime is the one that the kernels share.
+import torch  # noqa: F401
+
+from fastunroll._build import build_info
 from fastunroll.backend import use_backend
 from fastunroll.functional import (
     GradientNormStep,
@@ -17,6 +21,7 @@ __all__ = [
     "GradientNormStep",
     "PreparedDictionary",
     "UnrolledResult",
+    "build_info",
     "prepare",
     "prox_gradient_step",
     "soft_threshold",

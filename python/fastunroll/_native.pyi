@@ -1,4 +1,4 @@
-"""Stubs of the native module; addresses are integers, 0 for null, and every call returns a status."""
+"""Stubs of the native module: addresses are integers, 0 for null; calls return a status."""
 
 from typing import Any
 

@@ -50,9 +50,7 @@ class GradientNormStep:
     maximum: float
 
 
-def soft_threshold(
-    u: Tensor, threshold: Tensor | float, *, nonnegative: bool = False
-) -> Tensor:
+def soft_threshold(u: Tensor, threshold: Tensor | float, *, nonnegative: bool = False) -> Tensor:
     """Soft threshold S_t(u) = sign(u) max(|u| - t, 0), the proximal operator of t ||.||_1.
 
     Parameters
@@ -162,7 +160,8 @@ def unrolled_prox_gradient(
     flat = isinstance(measurements, Tensor) and measurements.dim() == 1
     b = check_tensor("measurements", measurements, (1, 2))
     b = b[None] if flat else b
-    gram, packed = None, ()
+    gram: Tensor | None = None
+    packed: tuple[Tensor, ...] = ()
     if isinstance(dictionary, PreparedDictionary):
         if weight is not None:
             raise ValueError("weight must be given to prepare(), not beside a PreparedDictionary")
@@ -435,9 +434,7 @@ def _leading(value: object) -> int | None:
     return None
 
 
-def _per_layer(
-    name: str, value: object, layers: int, batch: int, n: int, like: Tensor
-) -> Tensor:
+def _per_layer(name: str, value: object, layers: int, batch: int, n: int, like: Tensor) -> Tensor:
     """Bring a step or threshold to (layers, 1 or batch, 1 or n)."""
     if not isinstance(value, Tensor):
         number = check_number(name, value, minimum=0.0, exclusive=name == "step")

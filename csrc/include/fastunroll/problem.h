@@ -53,25 +53,25 @@ struct Problem {
   PackedMatrix<T> weight;        // W (m, n); factored form
   PackedMatrix<T> weight_t;      // W^T (n, m); backward, factored form
 
-  const T* linear = nullptr;              // c (1 or K, B, n); Gram form
-  std::int64_t linear_layer_stride = 0;   // 0: the same c in every layer
-  const T* measurements = nullptr;        // b (B, m); factored form and objective
-  const T* initial = nullptr;             // x_0 (B, n), null: 0
-  const T* previous = nullptr;            // x_{-1} (B, n), null: x_0
+  const T* linear = nullptr;             // c (1 or K, B, n); Gram form
+  std::int64_t linear_layer_stride = 0;  // 0: the same c in every layer
+  const T* measurements = nullptr;       // b (B, m); factored form and objective
+  const T* initial = nullptr;            // x_0 (B, n), null: 0
+  const T* previous = nullptr;           // x_{-1} (B, n), null: x_0
 
-  LayerParameter<T> step;            // null where the rule gives the step
+  LayerParameter<T> step;  // null where the rule gives the step
   LayerParameter<T> threshold;
-  const T* rule_weight = nullptr;    // w (K): step = min + (max - min) sigmoid(w ||v|| + c)
-  const T* rule_bias = nullptr;      // c (K)
+  const T* rule_weight = nullptr;  // w (K): step = min + (max - min) sigmoid(w ||v|| + c)
+  const T* rule_bias = nullptr;    // c (K)
   T rule_minimum = 0;
   T rule_maximum = 0;
-  const T* momentum = nullptr;       // (K), null: 0
+  const T* momentum = nullptr;           // (K), null: 0
   const std::int64_t* bypass = nullptr;  // (K) counts of support selection, null: 0
 
   Prox prox = Prox::soft;
   bool skip = true;
   bool heavy_ball = false;
-  bool with_objective = false;       // F(x) = 1/2 ||x A^T - b||^2 + objective_weight ||x||_1
+  bool with_objective = false;  // F(x) = 1/2 ||x A^T - b||^2 + objective_weight ||x||_1
   T objective_weight = 0;
 };
 
@@ -89,19 +89,19 @@ struct BackwardArguments {
   const T* grad_objective = nullptr;  // (K + 1, B)
   const T* grad_iterates = nullptr;   // (K + 1, B, n)
 
-  T* linear = nullptr;        // dc, shape of c
-  T* gram = nullptr;          // dG (1 or K, n, n)
-  T* dictionary_t = nullptr;  // dA^T (n, m)
-  T* weight_t = nullptr;      // dW^T (1 or K, n, m)
-  T* measurements = nullptr;  // db (B, m)
-  T* initial = nullptr;       // dx_0 (B, n)
-  T* step = nullptr;          // shape of step
-  T* threshold = nullptr;     // shape of threshold
-  T* rule_weight = nullptr;   // (K)
-  T* rule_bias = nullptr;     // (K)
-  T* momentum = nullptr;      // (K)
-  std::int64_t n_grams = 1;   // leading axis of dG
-  std::int64_t n_weights = 1; // leading axis of dW^T; 0: W = A, so dW^T adds to dA^T
+  T* linear = nullptr;         // dc, shape of c
+  T* gram = nullptr;           // dG (1 or K, n, n)
+  T* dictionary_t = nullptr;   // dA^T (n, m)
+  T* weight_t = nullptr;       // dW^T (1 or K, n, m)
+  T* measurements = nullptr;   // db (B, m)
+  T* initial = nullptr;        // dx_0 (B, n)
+  T* step = nullptr;           // shape of step
+  T* threshold = nullptr;      // shape of threshold
+  T* rule_weight = nullptr;    // (K)
+  T* rule_bias = nullptr;      // (K)
+  T* momentum = nullptr;       // (K)
+  std::int64_t n_grams = 1;    // leading axis of dG
+  std::int64_t n_weights = 1;  // leading axis of dW^T; 0: W = A, so dW^T adds to dA^T
 };
 
 }  // namespace fastunroll

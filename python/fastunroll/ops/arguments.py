@@ -46,6 +46,11 @@ class UnrolledArguments(NamedTuple):
     packed: tuple[Tensor, ...] = ()  # copies of the matrices in the kernels' layout, or ()
 
     @property
+    def differentiable(self) -> tuple[Tensor | None, ...]:
+        """The arguments that can receive a gradient, in their order."""
+        return self[:N_DIFFERENTIABLE]  # type: ignore[return-value]
+
+    @property
     def n_layers(self) -> int:
         """Number of layers K."""
         return self.threshold.shape[0]

@@ -1,14 +1,16 @@
-"""Autograd around the operators: a Function outside the op, and none where no gradient is needed."""
+"""Autograd around the operators: a Function outside the op, none where no gradient is needed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastunroll.backend import forced_backend
-from fastunroll.ops import cpu, reference  # noqa: F401  (cpu registers the native kernels)
+from fastunroll.ops import cpu as cpu  # registers the native kernels
+from fastunroll.ops import reference
 from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
 
 _ops = torch.ops.fastunroll
@@ -30,20 +32,28 @@ class _Unrolled(torch.autograd.Function):
         ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
     ) -> None:
         a = UnrolledArguments(*inputs)
-        ctx.save_for_backward(*a[:N_DIFFERENTIABLE], a.previous)
+        ctx.save_for_backward(*a.differentiable, a.previous)
         ctx.constants = inputs[N_DIFFERENTIABLE + 1 :]
         ctx.set_materialize_grads(False)
-        unused = [t for t, used in zip(output[1:], (a.with_objective, a.with_iterates)) if not used]
+        unused = [
+            t
+            for t, used in zip(output[1:], (a.with_objective, a.with_iterates), strict=True)
+            if not used
+        ]
         ctx.mark_non_differentiable(*unused)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, codes: Tensor | None, objective: Tensor | None, iterates: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         a = UnrolledArguments(*ctx.saved_tensors, *ctx.constants)
         needs = list(ctx.needs_input_grad[:N_DIFFERENTIABLE])
         if _double_backward():
-            found = reference.unrolled_backward(*grads, a, needs, create_graph=True)
+            found = reference.unrolled_backward(
+                codes, objective, iterates, a, needs, create_graph=True
+            )
         else:
-            found = _ops.unrolled_backward.default(*grads, *a, needs)
+            found = _ops.unrolled_backward.default(codes, objective, iterates, *a, needs)
         kept = [g if need else None for g, need in zip(found, needs, strict=True)]
         return (*kept, *[None] * (len(a) - N_DIFFERENTIABLE))
 
@@ -74,7 +84,7 @@ def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
     if forced_backend() == "reference" or u.numel() == 0:
         return reference.soft_threshold(u, threshold, nonnegative)
     if torch.is_grad_enabled() and (u.requires_grad or threshold.requires_grad):
-        shrunk: Tensor = _SoftThreshold.apply(u, threshold, nonnegative)
+        shrunk: Tensor = _SoftThreshold.apply(u, threshold, nonnegative)  # type: ignore[no-untyped-call]
     else:
         shrunk = _ops.soft_threshold.default(u, threshold, nonnegative)
     return shrunk
@@ -85,9 +95,10 @@ def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
     if forced_backend() == "reference" or a.batch == 0:
         return reference.unrolled(a)
     needs_grad = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in a[:N_DIFFERENTIABLE]
+        t is not None and t.requires_grad for t in a.differentiable
     )
-    run = _Unrolled.apply if needs_grad else _ops.unrolled.default
+    run: Callable[..., tuple[Tensor, Tensor, Tensor]] = _ops.unrolled.default
+    if needs_grad:
+        run = _Unrolled.apply
     codes, objective, iterates = run(*a)
     return codes, objective, iterates
-

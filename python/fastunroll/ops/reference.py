@@ -114,6 +114,7 @@ def unrolled_backward(
     grad_iterates: Tensor | None,
     a: UnrolledArguments,
     needs: list[bool],
+    *,
     create_graph: bool = False,
 ) -> tuple[Tensor, ...]:
     """Gradients of `unrolled` by PyTorch's own autograd.
@@ -124,9 +125,9 @@ def unrolled_backward(
     with torch.enable_grad():
         inputs = [
             t if t is None or create_graph else t.detach().requires_grad_(need)
-            for t, need in zip(a[:N_DIFFERENTIABLE], needs, strict=True)
+            for t, need in zip(a.differentiable, needs, strict=True)
         ]
-        outputs = unrolled(a._replace(**dict(zip(a._fields, inputs, strict=False))))
+        outputs = unrolled(UnrolledArguments(*inputs, *a[N_DIFFERENTIABLE:]))  # type: ignore[arg-type]
         grads = (grad_codes, grad_objective, grad_iterates)
         used = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
         wanted = [t for t, need in zip(inputs, needs, strict=True) if need and t is not None]

@@ -1,7 +1,7 @@
 """Schemas of the operators, the shapes of their results, and the fallback for any device.
 
-This is the only place where an operator's signature is written down; its arguments are the fields of
-`UnrolledArguments`, in their order.
+This is the only place where an operator's signature is written down; the arguments of the recursion
+are the fields of `UnrolledArguments`, in their order.
 """
 
 from __future__ import annotations
@@ -49,16 +49,14 @@ def zero_gradients(a: UnrolledArguments, needs: list[bool]) -> tuple[Tensor, ...
     """Zeros in the shapes of the differentiable arguments; empty where not needed."""
     return tuple(
         a.threshold.new_zeros(t.shape if need and t is not None else (0,))
-        for t, need in zip(a[:N_DIFFERENTIABLE], needs, strict=True)
+        for t, need in zip(a.differentiable, needs, strict=True)
     )
 
 
-@torch.library.register_fake("fastunroll::unrolled", lib=library)
 def _unrolled_shapes(*arguments: object) -> tuple[Tensor, Tensor, Tensor]:
     return empty_results(UnrolledArguments(*arguments))  # type: ignore[arg-type]
 
 
-@torch.library.register_fake("fastunroll::unrolled_backward", lib=library)
 def _unrolled_backward_shapes(
     grad_codes: Tensor | None,
     grad_objective: Tensor | None,
@@ -69,12 +67,10 @@ def _unrolled_backward_shapes(
     return zero_gradients(UnrolledArguments(*unrolled), needs)  # type: ignore[arg-type]
 
 
-@torch.library.register_fake("fastunroll::soft_threshold", lib=library)
 def _soft_threshold_shape(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
     return torch.empty_like(u, memory_format=torch.contiguous_format)
 
 
-@torch.library.register_fake("fastunroll::soft_threshold_backward", lib=library)
 def _soft_threshold_backward_shapes(
     grad: Tensor, u: Tensor, threshold: Tensor, nonnegative: bool
 ) -> tuple[Tensor, Tensor]:
@@ -82,6 +78,15 @@ def _soft_threshold_backward_shapes(
         torch.empty_like(u, memory_format=torch.contiguous_format),
         torch.empty_like(threshold, memory_format=torch.contiguous_format),
     )
+
+
+for _name, _shapes in (
+    ("unrolled", _unrolled_shapes),
+    ("unrolled_backward", _unrolled_backward_shapes),
+    ("soft_threshold", _soft_threshold_shape),
+    ("soft_threshold_backward", _soft_threshold_backward_shapes),
+):
+    torch.library.register_fake(f"fastunroll::{_name}", _shapes, lib=library)
 
 
 def _unrolled_fallback(*arguments: object) -> tuple[Tensor, Tensor, Tensor]:
