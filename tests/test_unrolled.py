@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
-import torch
-from helpers import all_needed, assert_close, cast, make_arguments, output_gradients
+from helpers import all_needed, assert_close, make_arguments, output_gradients
 
 from fastunroll.ops import cpu, reference
 from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
@@ -95,7 +92,5 @@ def check(a: UnrolledArguments, tolerance: float) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s['batch']}x{s['m']}x{s['n']}")
 @pytest.mark.parametrize("case", CASES)
-def test_agrees_with_reference_in_float64(
-    case: str, size: dict[str, int], level: str
-) -> None:
+def test_agrees_with_reference_in_float64(case: str, size: dict[str, int], level: str) -> None:
     check(make_arguments(**CASES[case], **size, level=LEVELS[level]), 1e-9)

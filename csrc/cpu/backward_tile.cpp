@@ -13,7 +13,8 @@ ParameterTerms<T>::ParameterTerms(const LayerParameter<T>& parameter, T* out_, s
     : out(parameter.data == nullptr ? nullptr : out_),
       per_atom(parameter.atom_stride != 0),
       per_sample(parameter.sample_stride != 0) {
-  if (out != nullptr && per_atom && !per_sample) terms = Buffer<T>(layers * samples * stride);
+  if (out != nullptr && per_atom && !per_sample)
+    terms = Buffer<T>(layers * samples * stride, Fill::none);
 }
 
 template <class T>
@@ -36,7 +37,7 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
   all_atoms_ = ListStore<T>(1, capacity, n);
   const Lists<T> all = all_atoms_.lists(0);
   for (std::int64_t s = 0; s < capacity; ++s) {
-    all.count[s] = static_cast<std::int32_t>(n);
+    all.end(s, static_cast<std::int32_t>(n));
     for (std::int64_t i = 0; i < n; ++i)
       all.index[s * all.stride + i] = static_cast<std::int32_t>(i);
   }
@@ -47,9 +48,9 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
   if (objective) {
     objective_residual_ = RowStore<T>(args.dictionary_t == nullptr ? 1 : layers + 1, capacity, m);
   }
-  grad_u_ = Buffer<T>(capacity * all.stride);
-  grad_direction_ = Buffer<T>(capacity * all.stride);
-  dots_ = Buffer<T>(capacity * all.stride);
+  grad_u_ = Buffer<T>(capacity * all.stride, Fill::none);
+  grad_direction_ = Buffer<T>(capacity * all.stride, Fill::none);
+  dots_ = Buffer<T>(capacity * all.stride, Fill::none);
   step_ = ParameterTerms<T>(problem.step, args.step, layers, capacity, all.stride);
   threshold_ = ParameterTerms<T>(problem.threshold, args.threshold, layers, capacity, all.stride);
   if (args.gram != nullptr || wants_dictionary_) {
@@ -278,7 +279,7 @@ void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* ta
   } else {
     product(kernels_, tile_.samples(), on_support(k + 1, grad_direction_),
             dense_direction_ ? directions.rows(k) : nullptr, directions.stride(), problem_.gram_t,
-            k, target, grad_codes_.stride(), tile_.ends());
+            k, target, grad_codes_.stride(), tile_.cursor());
   }
 }
 
@@ -304,7 +305,7 @@ void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted,
     }
   } else {
     product(kernels_, samples, grads, static_cast<const T*>(nullptr), 0, problem_.weight_t, k, rows,
-            stride, tile_.ends());
+            stride, tile_.cursor());
   }
   const auto one = [](std::int64_t) { return T(1); };
   if (wants_weight_) directions_by_row_.build(k, samples, grads, one);

@@ -13,14 +13,16 @@
 
 namespace fastunroll::cpu {
 
-// Zero-initialised array of trivial elements, aligned to cache lines.
+enum class Fill { zeros, none };
+
+// Array of trivial elements, aligned to cache lines.
 template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(std::int64_t size)
+  explicit Buffer(std::int64_t size, Fill fill = Fill::zeros)
       : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t(64)))) {
-    std::memset(static_cast<void*>(data_.get()), 0, bytes(size));
+    if (fill == Fill::zeros) std::memset(static_cast<void*>(data_.get()), 0, bytes(size));
   }
   T* get() const { return data_.get(); }
   T& operator[](std::int64_t i) const { return data_.get()[i]; }
@@ -61,8 +63,8 @@ class ListStore {
       : samples_(samples),
         stride_(rows + 16),
         count_(slots * samples),
-        index_(slots * samples * stride_),
-        value_(slots * samples * stride_) {}
+        index_(slots * samples * stride_, Fill::none),
+        value_(slots * samples * stride_, Fill::none) {}
   Lists<T> lists(std::int64_t slot) const {
     const std::int64_t offset = slot * samples_;
     return {count_.get() + offset, index_.get() + offset * stride_, value_.get() + offset * stride_,
@@ -85,9 +87,9 @@ class TransposedStore {
   TransposedStore(std::int64_t slots, std::int64_t samples, std::int64_t rows)
       : rows_(rows),
         capacity_(samples * rows),
-        begin_(slots * (rows + 1)),
-        sample_(slots * capacity_),
-        value_(slots * capacity_) {}
+        begin_(slots * (rows + 1), Fill::none),
+        sample_(slots * capacity_, Fill::none),
+        value_(slots * capacity_, Fill::none) {}
 
   TransposedLists<T> get(std::int64_t slot) const {
     return {begin_.get() + slot * (rows_ + 1), sample_.get() + slot * capacity_,

@@ -10,7 +10,7 @@
 namespace fastunroll::cpu {
 namespace {
 
-constexpr std::int64_t kTileSamples = 64;
+constexpr std::int64_t kTileSamples = 32;
 
 }  // namespace
 

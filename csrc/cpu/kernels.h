@@ -12,7 +12,9 @@
 
 namespace fastunroll::cpu {
 
-constexpr std::int64_t kBlockBytes = 256;  // columns of a packed block: four 64-byte lines a row
+constexpr std::int64_t kBlockBytes = 512;  // columns of a packed block: eight 64-byte lines a row
+
+constexpr std::int32_t kListEnd = INT32_MAX;
 
 template <class T>
 constexpr std::int64_t block_columns() {
@@ -24,13 +26,19 @@ constexpr std::int64_t padded(std::int64_t cols) {
   return (cols + block_columns<T>() - 1) / block_columns<T>() * block_columns<T>();
 }
 
-// Compact rows of a tile: sample s has count[s] entries, ascending in index, from s * stride on.
+// Compact rows of a tile: sample s has count[s] entries, ascending in index, from s * stride on,
+// and behind them the index kListEnd.
 template <class T>
 struct Lists {
   std::int32_t* count = nullptr;
   std::int32_t* index = nullptr;
   T* value = nullptr;
   std::int64_t stride = 0;
+
+  void end(std::int64_t sample, std::int32_t entries) const {
+    count[sample] = entries;
+    index[sample * stride + entries] = kListEnd;
+  }
 };
 
 // The same entries by row: row i holds (sample, value) from begin[i] to begin[i + 1], in the order
@@ -42,9 +50,10 @@ struct TransposedLists {
   const T* value = nullptr;
 };
 
-// One sample's shrinkage candidates: step and threshold are single numbers or vectors.
+// One sample's step and shrinkage: u = y - step * v, x = prox(u; threshold). Step and threshold are
+// single numbers or vectors.
 template <class T>
-struct CandidateRow {
+struct ProxRow {
   std::int64_t n = 0;
   const T* y = nullptr;  // null: 0
   const T* v = nullptr;
@@ -52,15 +61,17 @@ struct CandidateRow {
   const T* threshold = nullptr;
   bool step_is_vector = false;
   bool threshold_is_vector = false;
-  bool nonnegative = false;
+  bool nonnegative = false;  // entries with u > threshold, not |u| > threshold
+  Prox shrink = Prox::soft;  // what becomes of them
+  T* x = nullptr;            // padded row
 };
 
 template <class T>
 struct Kernels {
   // out_s += sum over the entries (i, a) of sample s of a * matrix[i, :].
-  // `ends` is scratch for samples * (rows / kChunkRows + 1) numbers.
+  // `cursor` is scratch for one number per sample.
   void (*sparse_product)(std::int64_t samples, const Lists<T>& in, const PackedMatrix<T>& matrix,
-                         std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* ends);
+                         std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* cursor);
   // out_s += sum over all rows i of in_s[i] * matrix[i, :].
   void (*dense_product)(std::int64_t samples, const T* in, std::int64_t in_stride,
                         const PackedMatrix<T>& matrix, std::int64_t layer, T* out,
@@ -72,9 +83,11 @@ struct Kernels {
   void (*row_accumulate)(std::int64_t first, std::int64_t last, const TransposedLists<T>& entries,
                          const T* vectors, std::int64_t vector_stride, std::int64_t cols, T* target,
                          std::int64_t target_stride);
-  // Entries with not(|u| <= threshold), u = y - step * v, so that NaN is kept. Returns their
+  // Writes x, and lists its entries with not(|u| <= threshold), so that NaN is kept; returns their
   // number.
-  std::int32_t (*candidates)(const CandidateRow<T>& row, std::int32_t* index, T* value);
+  std::int32_t (*prox)(const ProxRow<T>& row, std::int32_t* index, T* value);
+  // out = -in, padded with zeros.
+  void (*negate)(std::int64_t n, const T* in, std::int64_t padded_n, T* out);
   // y = x + momentum (x - previous); entries with y != 0 are listed. Returns their number.
   std::int32_t (*extrapolate)(std::int64_t n, const T* x, const T* previous, T momentum, T* y,
                               std::int32_t* index, T* value);
@@ -89,7 +102,7 @@ struct Kernels {
                                     double* threshold_terms);
 };
 
-constexpr std::int64_t kChunkRows = 128;  // 128 rows of 256 bytes: two thirds of a 48 KB L1 cache
+constexpr std::int64_t kChunkRows = 64;  // 64 rows of 512 bytes: two thirds of a 48 KB L1 cache
 
 struct KernelTable {
   const char* isa;

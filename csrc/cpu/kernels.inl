@@ -11,9 +11,9 @@ namespace {
 using fastunroll::PackedMatrix;
 using fastunroll::Prox;
 using fastunroll::cpu::block_columns;
-using fastunroll::cpu::CandidateRow;
 using fastunroll::cpu::kChunkRows;
 using fastunroll::cpu::Lists;
+using fastunroll::cpu::ProxRow;
 using fastunroll::cpu::TransposedLists;
 
 template <class T>
@@ -30,57 +30,47 @@ inline std::int64_t block_count(const PackedMatrix<T>& matrix) {
   return (matrix.cols + block_columns<T>() - 1) / block_columns<T>();
 }
 
-// Adds the entries p = first..last - 1 of one list, times their rows, to one block of the output.
+// Adds the entries of one list from `p` on whose index is below `end_row`, times their rows, to
+// kListVectors vectors of the output. Returns the first entry left.
 template <class T>
-inline void add_rows(const T* block, const std::int32_t* index, const T* value, std::int32_t first,
-                     std::int32_t last, T* out) {
-  constexpr int kVectors = kBlockVectors<T>;
-  Vec<T> sum[kVectors];
+inline std::int32_t add_rows(const T* block, const std::int32_t* index, const T* value,
+                             std::int32_t p, std::int32_t end_row, T* out) {
+  Vec<T> sum[kListVectors];
 #pragma GCC unroll 16
-  for (int j = 0; j < kVectors; ++j) sum[j] = Vec<T>::load(out + j * Vec<T>::kLanes);
-  for (std::int32_t p = first; p < last; ++p) {
+  for (int j = 0; j < kListVectors; ++j) sum[j] = Vec<T>::load(out + j * Vec<T>::kLanes);
+  for (; index[p] < end_row; ++p) {
     const T* row = block + static_cast<std::int64_t>(index[p]) * block_columns<T>();
     const Vec<T> a = Vec<T>::broadcast(value[p]);
 #pragma GCC unroll 16
-    for (int j = 0; j < kVectors; ++j) {
+    for (int j = 0; j < kListVectors; ++j) {
       sum[j] = Vec<T>::fma(a, Vec<T>::load(row + j * Vec<T>::kLanes), sum[j]);
     }
   }
 #pragma GCC unroll 16
-  for (int j = 0; j < kVectors; ++j) sum[j].store(out + j * Vec<T>::kLanes);
+  for (int j = 0; j < kListVectors; ++j) sum[j].store(out + j * Vec<T>::kLanes);
+  return p;
 }
 
 template <class T>
 void sparse_product(std::int64_t samples, const Lists<T>& in, const PackedMatrix<T>& matrix,
-                    std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* ends) {
+                    std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* cursor) {
   // A chunk of rows stays in the L1 cache while all samples of the tile use it; with few samples
   // nothing is used twice, so one chunk.
   const std::int64_t chunk_rows = samples < 4 ? matrix.rows : kChunkRows;
-  const std::int64_t chunks = (matrix.rows + chunk_rows - 1) / chunk_rows;
-  for (std::int64_t s = 0; s < samples; ++s) {
-    const std::int32_t* index = in.index + s * in.stride;
-    std::int32_t p = 0;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const std::int64_t end_row = (chunk + 1) * chunk_rows;
-      if (chunk + 1 == chunks) {
-        p = in.count[s];
-      } else {
-        while (p < in.count[s] && index[p] < end_row) ++p;
-      }
-      ends[chunk * samples + s] = p;
-    }
-  }
   const std::int64_t blocks = block_count(matrix);
-  for (std::int64_t b = 0; b < blocks; ++b) {
-    const T* block = block_start(matrix, layer, b);
-    T* out_block = out + b * block_columns<T>();
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+  constexpr int kPasses = kBlockVectors<T> / kListVectors;
+  for (std::int64_t pass = 0; pass < blocks * kPasses; ++pass) {
+    const std::int64_t column = pass % kPasses * kListVectors * Vec<T>::kLanes;
+    const T* block = block_start(matrix, layer, pass / kPasses) + column;
+    T* target = out + pass / kPasses * block_columns<T>() + column;
+    for (std::int64_t s = 0; s < samples; ++s) cursor[s] = 0;
+    for (std::int64_t first = 0; first < matrix.rows; first += chunk_rows) {
+      const std::int64_t left = matrix.rows - first;
+      const auto end_row =
+          static_cast<std::int32_t>(first + (chunk_rows < left ? chunk_rows : left));
       for (std::int64_t s = 0; s < samples; ++s) {
-        const std::int32_t first = chunk == 0 ? 0 : ends[(chunk - 1) * samples + s];
-        const std::int32_t last = ends[chunk * samples + s];
-        if (first == last) continue;
-        add_rows(block, in.index + s * in.stride, in.value + s * in.stride, first, last,
-                 out_block + s * out_stride);
+        cursor[s] = add_rows(block, in.index + s * in.stride, in.value + s * in.stride, cursor[s],
+                             end_row, target + s * out_stride);
       }
     }
   }
@@ -128,8 +118,7 @@ void dense_product(std::int64_t samples, const T* in, std::int64_t in_stride,
   for (std::int64_t b = 0; b < blocks; ++b) {
     const T* block = block_start(matrix, layer, b);
     for (std::int64_t first = 0; first < matrix.rows; first += kChunkRows) {
-      const std::int64_t last =
-          first + kChunkRows < matrix.rows ? first + kChunkRows : matrix.rows;
+      const std::int64_t last = first + kChunkRows < matrix.rows ? first + kChunkRows : matrix.rows;
       for (std::int64_t column = 0; column < block_columns<T>(); column += kColumns) {
         T* target = out + b * block_columns<T>() + column;
         std::int64_t s = 0;
@@ -196,27 +185,26 @@ void row_accumulate(std::int64_t first, std::int64_t last, const TransposedLists
                     const T* vectors, std::int64_t vector_stride, std::int64_t cols, T* target,
                     std::int64_t target_stride) {
   constexpr int kLanes = Vec<T>::kLanes;
-  constexpr int kVectors = kBlockVectors<T>;
-  // One block of columns of the tile's vectors stays in the L1 cache while all rows use it.
-  for (std::int64_t column = 0; column < cols; column += block_columns<T>()) {
+  // A few columns of the tile's vectors stay in the L1 cache while all rows use them.
+  for (std::int64_t column = 0; column < cols; column += kListVectors * kLanes) {
     for (std::int64_t i = first; i < last; ++i) {
       const std::int32_t begin = entries.begin[i];
       const std::int32_t end = entries.begin[i + 1];
       if (begin == end) continue;
-      Vec<T> sum[kVectors];
+      Vec<T> sum[kListVectors];
 #pragma GCC unroll 16
-      for (int j = 0; j < kVectors; ++j) sum[j] = Vec<T>::broadcast(T(0));
+      for (int j = 0; j < kListVectors; ++j) sum[j] = Vec<T>::broadcast(T(0));
       for (std::int32_t e = begin; e < end; ++e) {
         const T* vector = vectors + entries.sample[e] * vector_stride + column;
         const Vec<T> a = Vec<T>::broadcast(entries.value[e]);
 #pragma GCC unroll 16
-        for (int j = 0; j < kVectors; ++j) {
+        for (int j = 0; j < kListVectors; ++j) {
           sum[j] = Vec<T>::fma(a, Vec<T>::load(vector + j * kLanes), sum[j]);
         }
       }
       T* row = target + i * target_stride + column;
 #pragma GCC unroll 16
-      for (int j = 0; j < kVectors; ++j) {
+      for (int j = 0; j < kListVectors; ++j) {
         (Vec<T>::load(row + j * kLanes) + sum[j]).store(row + j * kLanes);
       }
     }
@@ -224,10 +212,16 @@ void row_accumulate(std::int64_t first, std::int64_t last, const TransposedLists
 }
 
 template <class T, bool kStepVector, bool kThresholdVector>
-inline std::int32_t list_candidates(const CandidateRow<T>& row, std::int32_t* index, T* value) {
+inline std::int32_t prox_row(const ProxRow<T>& row, std::int32_t* index, T* value) {
   constexpr int kLanes = Vec<T>::kLanes;
   Vec<T> step = Vec<T>::broadcast(row.step[0]);
   Vec<T> threshold = Vec<T>::broadcast(row.threshold[0]);
+  const Vec<T> zero = Vec<T>::broadcast(T(0));
+  const bool nonnegative = row.nonnegative;
+  const Prox shrink = row.shrink;
+  const T* y = row.y;
+  const T* v = row.v;
+  T* x = row.x;
   std::int32_t count = 0;
   for (std::int64_t i = 0; i < row.n; i += kLanes) {
     const int lanes = row.n - i < kLanes ? static_cast<int>(row.n - i) : kLanes;
@@ -236,29 +230,45 @@ inline std::int32_t list_candidates(const CandidateRow<T>& row, std::int32_t* in
       step = full ? Vec<T>::load(row.step + i) : Vec<T>::load_partial(row.step + i, lanes);
     }
     if (kThresholdVector) {
-      threshold = full ? Vec<T>::load(row.threshold + i)
-                       : Vec<T>::load_partial(row.threshold + i, lanes);
+      threshold =
+          full ? Vec<T>::load(row.threshold + i) : Vec<T>::load_partial(row.threshold + i, lanes);
     }
-    const Vec<T> y = row.y == nullptr ? Vec<T>::broadcast(T(0)) : Vec<T>::load(row.y + i);
-    const Vec<T> u = Vec<T>::fnma(step, Vec<T>::load(row.v + i), y);
-    std::uint32_t mask = Vec<T>::not_less_equal(row.nonnegative ? u : u.abs(), threshold);
+    const Vec<T> u =
+        Vec<T>::fnma(step, Vec<T>::load(v + i), y == nullptr ? zero : Vec<T>::load(y + i));
+    std::uint32_t mask = Vec<T>::not_less_equal(nonnegative ? u : u.abs(), threshold);
     if (!full) mask &= (1u << lanes) - 1u;  // padding can hold NaN when the sample does
-    if (mask != 0) {
-      count += Vec<T>::compress(mask, u, static_cast<std::int32_t>(i), value + count,
-                                index + count);
+    Vec<T> shrunk = u;
+    if (shrink != Prox::hard) {
+      shrunk = u - (shrink == Prox::nonnegative ? threshold : u.copysign_to(threshold));
     }
+    Vec<T>::select(mask, shrunk).store(x + i);
+    count +=
+        Vec<T>::compress(mask, shrunk, static_cast<std::int32_t>(i), value + count, index + count);
   }
   return count;
 }
 
 template <class T>
-std::int32_t candidates(const CandidateRow<T>& row, std::int32_t* index, T* value) {
+std::int32_t prox(const ProxRow<T>& row, std::int32_t* index, T* value) {
   if (row.step_is_vector) {
-    return row.threshold_is_vector ? list_candidates<T, true, true>(row, index, value)
-                                   : list_candidates<T, true, false>(row, index, value);
+    return row.threshold_is_vector ? prox_row<T, true, true>(row, index, value)
+                                   : prox_row<T, true, false>(row, index, value);
   }
-  return row.threshold_is_vector ? list_candidates<T, false, true>(row, index, value)
-                                 : list_candidates<T, false, false>(row, index, value);
+  return row.threshold_is_vector ? prox_row<T, false, true>(row, index, value)
+                                 : prox_row<T, false, false>(row, index, value);
+}
+
+template <class T>
+void negate(std::int64_t n, const T* in, std::int64_t padded_n, T* out) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  const Vec<T> zero = Vec<T>::broadcast(T(0));
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) (zero - Vec<T>::load(in + i)).store(out + i);
+  if (i < n) {
+    (zero - Vec<T>::load_partial(in + i, static_cast<int>(n - i))).store(out + i);
+    i += kLanes;
+  }
+  for (; i < padded_n; i += kLanes) zero.store(out + i);
 }
 
 template <class T>
@@ -274,8 +284,8 @@ std::int32_t extrapolate(std::int64_t n, const T* x, const T* previous, T moment
     std::uint32_t mask = Vec<T>::not_equal(next, Vec<T>::broadcast(T(0)));
     if (n - i < kLanes) mask &= (1u << (n - i)) - 1u;
     if (mask != 0) {
-      count += Vec<T>::compress(mask, next, static_cast<std::int32_t>(i), value + count,
-                                index + count);
+      count +=
+          Vec<T>::compress(mask, next, static_cast<std::int32_t>(i), value + count, index + count);
     }
   }
   return count;
@@ -335,17 +345,19 @@ double soft_threshold_backward(std::int64_t n, const T* grad, const T* u, const 
 
 template <class T>
 constexpr fastunroll::cpu::Kernels<T> make_kernels() {
-  return {sparse_product<T>, dense_product<T>,  row_dots<T>,       row_accumulate<T>,
-          candidates<T>,     extrapolate<T>,    sum_of_squares<T>, soft_threshold<T>,
-          soft_threshold_backward<T>};
+  return {sparse_product<T>, dense_product<T>,
+          row_dots<T>,       row_accumulate<T>,
+          prox<T>,           negate<T>,
+          extrapolate<T>,    sum_of_squares<T>,
+          soft_threshold<T>, soft_threshold_backward<T>};
 }
 
 }  // namespace
 
-#define FASTUNROLL_KERNEL_TABLE(isa)                                                  \
-  namespace fastunroll::cpu {                                                         \
-  const KernelTable& isa##_kernels() noexcept {                                       \
+#define FASTUNROLL_KERNEL_TABLE(isa)                                                            \
+  namespace fastunroll::cpu {                                                                   \
+  const KernelTable& isa##_kernels() noexcept {                                                 \
     static constexpr KernelTable table = {#isa, make_kernels<float>(), make_kernels<double>()}; \
-    return table;                                                                     \
-  }                                                                                   \
+    return table;                                                                               \
+  }                                                                                             \
   }

@@ -10,14 +10,14 @@ namespace fastunroll::cpu {
 template <class T>
 void product(const Kernels<T>& kernels, std::int64_t samples, const Lists<T>& lists,
              const T* dense_rows, std::int64_t dense_stride, const PackedMatrix<T>& matrix,
-             std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* ends) {
+             std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* cursor) {
   std::int64_t entries = 0;
   for (std::int64_t s = 0; s < samples; ++s) entries += lists.count[s];
   const double share = static_cast<double>(entries) / static_cast<double>(samples * matrix.rows);
   if (dense_rows != nullptr && share > kDenseShare) {
     kernels.dense_product(samples, dense_rows, dense_stride, matrix, layer, out, out_stride);
   } else if (entries > 0) {
-    kernels.sparse_product(samples, lists, matrix, layer, out, out_stride, ends);
+    kernels.sparse_product(samples, lists, matrix, layer, out, out_stride, cursor);
   }
 }
 
@@ -47,13 +47,13 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
     norms_ = Buffer<T>(problem.n_layers * capacity);
     rule_steps_ = Buffer<T>(problem.n_layers * capacity);
   }
-  ends_ = Buffer<std::int32_t>(capacity * (std::max(n, m) / kChunkRows + 1));
+  cursor_ = Buffer<std::int32_t>(capacity);
 }
 
 template <class T>
 const std::uint8_t* Tile<T>::kept(std::int64_t k, std::int64_t sample) const {
   if (problem_.bypass == nullptr) return nullptr;
-  return kept_.get() + (((k + 1) % code_slots_) * capacity_ + sample) * problem_.n_atoms;
+  return kept_.get() + kept_offset(k, sample);
 }
 
 template <class T>
@@ -68,7 +68,6 @@ void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs
       objective(k, residuals_.rows(slot(k)), residuals_.stride(), out.objective);
     }
     shrink(k);
-    rotate(k);
     write(k + 1, out);
     if (out.objective != nullptr && (!residual_of_codes || k + 1 == problem_.n_layers)) {
       residual(codes(k + 1), dense_.rows((k + 1) % 2), objective_residual_.rows(0),
@@ -114,7 +113,7 @@ void Tile<T>::load(const T* source, std::int64_t k, T* rows) {
         ++count;
       }
     }
-    lists.count[s] = count;
+    lists.end(s, count);
   }
 }
 
@@ -122,13 +121,10 @@ template <class T>
 void Tile<T>::residual(const Lists<T>& lists, const T* dense, T* rows, std::int64_t stride) {
   const std::int64_t m = problem_.n_measurements;
   for (std::int64_t s = 0; s < samples_; ++s) {
-    const T* b = problem_.measurements + (first_ + s) * m;
-    T* row = rows + s * stride;
-    for (std::int64_t j = 0; j < m; ++j) row[j] = -b[j];
-    std::fill(row + m, row + stride, T(0));
+    kernels_.negate(m, problem_.measurements + (first_ + s) * m, stride, rows + s * stride);
   }
   product(kernels_, samples_, lists, dense, dense_.stride(), problem_.dictionary_t, 0, rows, stride,
-          ends_.get());
+          cursor_.get());
 }
 
 // v_k, from x_k or from its extrapolation y.
@@ -139,9 +135,10 @@ void Tile<T>::direction(std::int64_t k) {
   if (problem_.momentum != nullptr) {
     const Lists<T> lists = points_.lists(slot(k));
     for (std::int64_t s = 0; s < samples_; ++s) {
-      lists.count[s] = kernels_.extrapolate(
-          n, dense_.row(k % 2, s), dense_.row((k + 1) % 2, s), problem_.momentum[k],
-          extrapolated_.row(0, s), lists.index + s * lists.stride, lists.value + s * lists.stride);
+      lists.end(
+          s, kernels_.extrapolate(n, dense_.row(k % 2, s), dense_.row((k + 1) % 2, s),
+                                  problem_.momentum[k], extrapolated_.row(0, s),
+                                  lists.index + s * lists.stride, lists.value + s * lists.stride));
     }
     if (extrapolates_) dense = extrapolated_.rows(0);
   }
@@ -150,12 +147,10 @@ void Tile<T>::direction(std::int64_t k) {
   if (problem_.gram.data != nullptr) {
     for (std::int64_t s = 0; s < samples_; ++s) {
       const T* c = problem_.linear + k * problem_.linear_layer_stride + (first_ + s) * n;
-      T* row = rows + s * stride;
-      for (std::int64_t j = 0; j < n; ++j) row[j] = -c[j];
-      std::fill(row + n, row + stride, T(0));
+      kernels_.negate(n, c, stride, rows + s * stride);
     }
     product(kernels_, samples_, points(k), dense, dense_.stride(), problem_.gram, k, rows, stride,
-            ends_.get());
+            cursor_.get());
   } else {
     residual(points(k), dense, residuals_.rows(slot(k)), residuals_.stride());
     std::fill(rows, rows + samples_ * stride, T(0));
@@ -172,27 +167,15 @@ void Tile<T>::direction(std::int64_t k) {
   }
 }
 
-// Smallest magnitude that support selection keeps, into `rank`; returns 0 where none is kept.
-template <class T>
-std::int32_t Tile<T>::bypass_rank(std::int64_t k, const T* value, std::int32_t count, T* rank) {
-  const auto wanted = static_cast<std::int32_t>(std::min<std::int64_t>(problem_.bypass[k], count));
-  if (wanted <= 0) return 0;
-  T* magnitude = magnitudes_.get();
-  for (std::int32_t p = 0; p < count; ++p) magnitude[p] = std::fabs(value[p]);
-  std::nth_element(magnitude, magnitude + (wanted - 1), magnitude + count, [](T a, T b) {
-    return a > b || (std::isnan(a) && !std::isnan(b));  // NaN ranks first: an order even then
-  });
-  *rank = magnitude[wanted - 1];
-  return wanted;
-}
-
-// x_{k+1} = prox(u) as lists.
+// x_{k+1} = prox(u), dense over the rows of x_{k-1} and as lists.
 template <class T>
 void Tile<T>::shrink(std::int64_t k) {
   const Lists<T> lists = codes(k + 1);
-  CandidateRow<T> row;
+  const bool selects = problem_.bypass != nullptr;
+  ProxRow<T> row;
   row.n = problem_.n_atoms;
   row.nonnegative = problem_.prox == Prox::nonnegative;
+  row.shrink = selects ? Prox::hard : problem_.prox;  // support selection shrinks afterwards
   row.step_is_vector = problem_.step.data != nullptr && problem_.step.atom_stride != 0;
   row.threshold_is_vector = problem_.threshold.atom_stride != 0;
   for (std::int64_t s = 0; s < samples_; ++s) {
@@ -203,35 +186,37 @@ void Tile<T>::shrink(std::int64_t k) {
     row.step = problem_.step.data == nullptr ? &rule_step(k, s)
                                              : parameter_row(problem_.step, k, first_ + s);
     row.threshold = parameter_row(problem_.threshold, k, first_ + s);
-    std::int32_t* index = lists.index + s * lists.stride;
-    T* value = lists.value + s * lists.stride;
-    const std::int32_t count = kernels_.candidates(row, index, value);
-    lists.count[s] = count;
-    T rank = 0;
-    const bool selects = problem_.bypass != nullptr;
-    const bool keeps = selects && bypass_rank(k, value, count, &rank) > 0;
-    auto* flags = const_cast<std::uint8_t*>(kept(k + 1, s));
-    for (std::int32_t p = 0; p < count; ++p) {
-      const bool keep = keeps && !(std::fabs(value[p]) < rank);
-      if (selects) flags[p] = keep;
-      if (keep) continue;
-      value[p] = math::shrink(value[p], row.threshold[row.threshold_is_vector ? index[p] : 0],
-                              problem_.prox);
-    }
+    row.x = dense_.row((k + 1) % 2, s);
+    lists.end(s,
+              kernels_.prox(row, lists.index + s * lists.stride, lists.value + s * lists.stride));
+    if (selects) select_support(k, s, row);
   }
 }
 
-// The dense rows of x_{k-1} become those of x_{k+1}: only the two supports are touched.
+// Shrinks the candidates of one sample, but for the bypass[k] largest (ties at the rank included).
 template <class T>
-void Tile<T>::rotate(std::int64_t k) {
-  const Lists<T> old = codes(k - 1);
-  const Lists<T> now = codes(k + 1);
-  for (std::int64_t s = 0; s < samples_; ++s) {
-    T* row = dense_.row((k + 1) % 2, s);
-    for (std::int32_t p = 0; p < old.count[s]; ++p) row[old.index[s * old.stride + p]] = T(0);
-    for (std::int32_t p = 0; p < now.count[s]; ++p) {
-      row[now.index[s * now.stride + p]] = now.value[s * now.stride + p];
-    }
+void Tile<T>::select_support(std::int64_t k, std::int64_t s, const ProxRow<T>& row) {
+  const Lists<T> lists = codes(k + 1);
+  const std::int32_t count = lists.count[s];
+  const std::int32_t* index = lists.index + s * lists.stride;
+  T* value = lists.value + s * lists.stride;
+  const auto wanted = static_cast<std::int32_t>(std::min<std::int64_t>(problem_.bypass[k], count));
+  T rank = 0;
+  if (wanted > 0) {
+    T* magnitude = magnitudes_.get();
+    for (std::int32_t p = 0; p < count; ++p) magnitude[p] = std::fabs(value[p]);
+    std::nth_element(magnitude, magnitude + (wanted - 1), magnitude + count, [](T a, T b) {
+      return a > b || (std::isnan(a) && !std::isnan(b));  // NaN ranks first: an order even then
+    });
+    rank = magnitude[wanted - 1];
+  }
+  std::uint8_t* flags = kept_.get() + kept_offset(k + 1, s);
+  for (std::int32_t p = 0; p < count; ++p) {
+    flags[p] = wanted > 0 && !(std::fabs(value[p]) < rank);
+    if (flags[p] != 0) continue;
+    const T threshold = row.threshold[row.threshold_is_vector ? index[p] : 0];
+    value[p] = math::shrink(value[p], threshold, problem_.prox);
+    row.x[index[p]] = value[p];
   }
 }
 

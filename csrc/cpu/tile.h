@@ -21,7 +21,7 @@ inline const T* parameter_row(const LayerParameter<T>& p, std::int64_t layer, st
 template <class T>
 void product(const Kernels<T>& kernels, std::int64_t samples, const Lists<T>& lists,
              const T* dense_rows, std::int64_t dense_stride, const PackedMatrix<T>& matrix,
-             std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* ends);
+             std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* cursor);
 
 template <class T>
 class Tile {
@@ -54,17 +54,19 @@ class Tile {
   // r = x A^T - b of the listed codes into padded rows; `dense` are the same codes as rows, or
   // null.
   void residual(const Lists<T>& lists, const T* dense, T* rows, std::int64_t stride);
-  std::int32_t* ends() const { return ends_.get(); }
+  std::int32_t* cursor() const { return cursor_.get(); }
 
  private:
+  std::int64_t kept_offset(std::int64_t k, std::int64_t sample) const {
+    return (((k + 1) % code_slots_) * capacity_ + sample) * problem_.n_atoms;
+  }
   void start(const ForwardOutputs<T>& out);
   void direction(std::int64_t k);
   void shrink(std::int64_t k);
   void load(const T* source, std::int64_t k, T* rows);
-  void rotate(std::int64_t k);
   void write(std::int64_t k, const ForwardOutputs<T>& out);
   void objective(std::int64_t k, const T* residual_rows, std::int64_t stride, T* out);
-  std::int32_t bypass_rank(std::int64_t k, const T* value, std::int32_t count, T* rank);
+  void select_support(std::int64_t k, std::int64_t s, const ProxRow<T>& row);
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
@@ -86,7 +88,7 @@ class Tile {
   Buffer<T> norms_;
   Buffer<T> rule_steps_;
   Buffer<T> magnitudes_;
-  Buffer<std::int32_t> ends_;
+  Buffer<std::int32_t> cursor_;
 };
 
 }  // namespace fastunroll::cpu

@@ -123,5 +123,6 @@ struct Vec<double> {
 
 constexpr int kDenseSamples = 6;  // register tile of the dense product, samples
 constexpr int kDenseVectors = 2;  // and vectors of columns: 12 of 16 registers accumulate
+constexpr int kListVectors = 8;   // vectors of columns that a list's rows are added to at a time
 
 }  // namespace

@@ -113,5 +113,6 @@ struct Vec<double> {
 
 constexpr int kDenseSamples = 6;  // register tile of the dense product, samples
 constexpr int kDenseVectors = 4;  // and vectors of columns: 24 of 32 registers accumulate
+constexpr int kListVectors = 8;   // vectors of columns that a list's rows are added to at a time
 
 }  // namespace

@@ -86,5 +86,6 @@ struct Vec {
 
 constexpr int kDenseSamples = 4;  // register tile of the dense product, samples
 constexpr int kDenseVectors = 2;  // and vectors of columns: 8 of 16 registers accumulate
+constexpr int kListVectors = 8;   // vectors of columns that a list's rows are added to at a time
 
 }  // namespace

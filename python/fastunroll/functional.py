@@ -190,13 +190,7 @@ def unrolled_prox_gradient(
         form = planner.choose_form(b.shape[0], (m, n), n_layers, n_weights, training)
     linear = None
     if form == "gram":
-        analysis = matrix if weight is None else weight
-        with torch.autocast(b.device.type, enabled=False):
-            linear = b @ (analysis[0] if analysis.dim() == 3 and n_weights == 1 else analysis)
-            if gram is None:
-                gram = matrix.mT @ analysis
-        linear = linear if linear.dim() == 3 else linear[None]
-        gram = gram if gram.dim() == 3 else gram[None]
+        linear, gram = _gram_operands(b, matrix, weight, gram)
     with_objective = objective_weight is not None
     lam = check_number("objective_weight", objective_weight, minimum=0.0) if with_objective else 0.0
     explicit = form == "factored" or with_objective
@@ -345,6 +339,21 @@ def prox_gradient_step(
         initial=codes,
         form=form,
     ).codes
+
+
+def _gram_operands(
+    b: Tensor, dictionary: Tensor, weight: Tensor | None, gram: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """c = b W: (1 or K, B, n) and, where it is not given, G = A^T W: (1 or K, n, n)."""
+    if torch.is_autocast_enabled(b.device.type):
+        # A rounded forward product stops the recursion early, so autocast does not apply to it.
+        with torch.autocast(b.device.type, enabled=False):
+            return _gram_operands(b, dictionary, weight, gram)
+    if weight is None or weight.shape[0] == 1:
+        # A plain matrix product: the batched one is slower for one matrix.
+        analysis = dictionary if weight is None else weight[0]
+        return (b @ analysis)[None], (dictionary.mT @ analysis)[None] if gram is None else gram
+    return b @ weight, dictionary.mT @ weight if gram is None else gram
 
 
 def _run(arguments: UnrolledArguments, flat: bool) -> UnrolledResult:

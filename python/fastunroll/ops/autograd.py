@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from fastunroll.backend import forced_backend
 from fastunroll.ops import cpu as cpu  # registers the native kernels
@@ -14,11 +15,25 @@ from fastunroll.ops import reference
 from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
 
 _ops = torch.ops.fastunroll
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
 def _double_backward() -> bool:
     """Whether a backward pass must itself be differentiable: that is the reference's job."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _plain(a: UnrolledArguments) -> bool:
+    """Whether nothing but the kernel would see the call, so that the dispatcher can be left out.
+
+    It takes as long as twenty layers of a small problem. Traces, fake tensors and other modes need it.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not is_in_torch_dispatch_mode()
+        and a.threshold.device.type == "cpu"
+        and all(t is None or type(t) in _PLAIN_TYPES for t in a.differentiable)
+    )
 
 
 class _Unrolled(torch.autograd.Function):
@@ -97,6 +112,8 @@ def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
     needs_grad = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in a.differentiable
     )
+    if not needs_grad and _plain(a):
+        return cpu.unrolled(*a)
     run: Callable[..., tuple[Tensor, Tensor, Tensor]] = _ops.unrolled.default
     if needs_grad:
         run = _Unrolled.apply

@@ -35,7 +35,7 @@ def _threads(work: int) -> int:
 
 
 def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None or tensor.numel() == 0 else tensor.data_ptr()
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _strides(parameter: Tensor | None) -> tuple[int, int, int]:
@@ -43,11 +43,8 @@ def _strides(parameter: Tensor | None) -> tuple[int, int, int]:
     if parameter is None:
         return (0, 0, 0)
     layer, sample, atom = parameter.stride()
-    return (
-        layer,
-        sample if parameter.shape[1] > 1 else 0,
-        atom if parameter.shape[2] > 1 else 0,
-    )
+    _, samples, atoms = parameter.shape
+    return (layer, sample if samples > 1 else 0, atom if atoms > 1 else 0)
 
 
 def _rows_contiguous(parameter: Tensor | None) -> Tensor | None:
