@@ -10,9 +10,9 @@ namespace fastunroll::cpu {
 namespace {
 
 // Fixed, because sums over samples go tile by tile: the result must not depend on the threads.
-constexpr std::int64_t kTileSamples = 32;
+constexpr std::int64_t kTileSamples = 64;
 // Tiles whose traces are held at the same time, at least.
-constexpr std::int64_t kGroupTiles = 4;
+constexpr std::int64_t kGroupTiles = 1;
 // Rows of a parameter's gradient that one task sums.
 constexpr std::int64_t kTaskRows = 32;
 
@@ -86,7 +86,7 @@ class Backward {
     weight_ = PaddedGradient<T>(args.weight_t, args.n_weights, n, m);
     atom_sums_ = Buffer<double>(2 * problem.n_layers * n);
     const std::int64_t tiles = (problem.batch + kTileSamples - 1) / kTileSamples;
-    group_ = std::min(tiles, std::max<std::int64_t>(kGroupTiles, 2 * threads));
+    group_ = std::min(tiles, std::max<std::int64_t>(kGroupTiles, threads));
     for (std::int64_t t = 0; t < group_; ++t) {
       tiles_.push_back(std::make_unique<BackwardTile<T>>(problem, args, sums_,
                                                          std::min(kTileSamples, problem.batch)));

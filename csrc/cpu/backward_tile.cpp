@@ -48,6 +48,7 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
   if (objective) {
     objective_residual_ = RowStore<T>(args.dictionary_t == nullptr ? 1 : layers + 1, capacity, m);
   }
+  if (dense_direction_) grad_directions_ = RowStore<T>(layers, capacity, n);
   grad_u_ = Buffer<T>(capacity * all.stride, Fill::none);
   grad_direction_ = Buffer<T>(capacity * all.stride, Fill::none);
   dots_ = Buffer<T>(capacity * all.stride, Fill::none);
@@ -168,54 +169,76 @@ void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
   }
 }
 
+// Sum of term(p) over p < count in double, in a fixed order with independent partial sums.
+template <class Term>
+double sum_of(std::int32_t count, Term term) {
+  double sum[4] = {0, 0, 0, 0};
+  std::int32_t p = 0;
+  for (; p + 4 <= count; p += 4) {
+    for (std::int32_t j = 0; j < 4; ++j) sum[j] += static_cast<double>(term(p + j));
+  }
+  for (; p < count; ++p) sum[0] += static_cast<double>(term(p));
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 // From the gradient of x_{k+1} to those of u, the threshold, the step and the direction v.
 template <class T>
 void BackwardTile<T>::through_prox(std::int64_t k) {
   const Lists<T> codes = tile_.codes(k + 1);
-  const bool full_step = step_.out != nullptr && step_.per_atom && step_.per_sample;
-  const bool full_threshold =
-      threshold_.out != nullptr && threshold_.per_atom && threshold_.per_sample;
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
     const std::int64_t offset = s * codes.stride;
+    const std::int32_t count = codes.count[s];
     const std::int32_t* index = codes.index + offset;
+    const T* x = codes.value + offset;
     const T* grad = grad_codes_.row((k + 1) % 3, s);
-    T* v = tile_.directions().row(k, s);
+    const T* v = tile_.support_direction(k, s);
     const std::uint8_t* kept = tile_.kept(k + 1, s);
+    T* grad_u = grad_u_.get() + offset;
+    for (std::int32_t p = 0; p < count; ++p) grad_u[p] = grad[index[p]];
+
+    const Prox prox = problem_.prox;
+    const auto threshold_term = [=](std::int32_t p) {
+      const bool shrunk = kept == nullptr || kept[p] == 0;
+      return shrunk ? grad_u[p] * math::shrink_threshold_derivative(x[p], prox) : T(0);
+    };
+    const auto step_term = [=](std::int32_t p) { return -grad_u[p] * v[p]; };
+    if (sums_.threshold.get() != nullptr) {
+      sums_.threshold[sample_index(k, s)] = sum_of(count, threshold_term);
+    }
+    if (sums_.step.get() != nullptr) sums_.step[sample_index(k, s)] = sum_of(count, step_term);
+    keep_terms(threshold_, k, s, count, index, threshold_term);
+    keep_terms(step_, k, s, count, index, step_term);
+
     const T* step =
         rule() ? &tile_.rule_step(k, s) : parameter_row(problem_.step, k, tile_.first() + s);
     const std::int64_t step_stride = rule() ? 0 : problem_.step.atom_stride;
-    const std::int64_t term_row = (k * tile_.capacity() + s) * codes.stride;
-    double step_sum = 0;
-    double threshold_sum = 0;
-    for (std::int32_t p = 0; p < codes.count[s]; ++p) {
-      const std::int32_t i = index[p];
-      const T g = grad[i];
-      const bool shrunk = kept == nullptr || kept[p] == 0;
-      const T threshold_term =
-          shrunk ? g * math::shrink_threshold_derivative(codes.value[offset + p], problem_.prox)
-                 : T(0);
-      const T step_term = -g * v[i];
-      threshold_sum += static_cast<double>(threshold_term);
-      step_sum += static_cast<double>(step_term);
-      if (threshold_.terms.get() != nullptr) threshold_.terms[term_row + p] = threshold_term;
-      if (step_.terms.get() != nullptr) step_.terms[term_row + p] = step_term;
-      if (full_threshold)
-        threshold_.out[sample_index(k, s) * problem_.n_atoms + i] = threshold_term;
-      if (full_step) step_.out[sample_index(k, s) * problem_.n_atoms + i] = step_term;
-      grad_u_[offset + p] = g;
-      grad_direction_[offset + p] = -step[step_stride * i] * g;
-    }
-    if (sums_.threshold.get() != nullptr) sums_.threshold[sample_index(k, s)] = threshold_sum;
-    if (sums_.step.get() != nullptr) sums_.step[sample_index(k, s)] = step_sum;
+    T* grad_v = grad_direction_.get() + offset;
+    for (std::int32_t p = 0; p < count; ++p) grad_v[p] = -step[step_stride * index[p]] * grad_u[p];
     if (!dense_direction_) continue;
-    // The row of v becomes that of its gradient.
+    T* row = grad_directions_.row(k, s);
     if (rule()) {
-      const T factor = through_rule(k, s, step_sum);
-      for (std::int64_t i = 0; i < problem_.n_atoms; ++i) v[i] *= factor;
+      const T factor = through_rule(k, s, sum_of(count, step_term));
+      const T* dense_v = tile_.directions().row(k, s);
+      for (std::int64_t i = 0; i < problem_.n_atoms; ++i) row[i] = dense_v[i] * factor;
     } else {
-      std::fill(v, v + problem_.n_atoms, T(0));
+      std::fill(row, row + problem_.n_atoms, T(0));
     }
-    for (std::int32_t p = 0; p < codes.count[s]; ++p) v[index[p]] += grad_direction_[offset + p];
+    for (std::int32_t p = 0; p < count; ++p) row[index[p]] += grad_v[p];
+  }
+}
+
+// Terms of a parameter that has an axis over the atoms.
+template <class T>
+template <class Term>
+void BackwardTile<T>::keep_terms(const ParameterTerms<T>& parameter, std::int64_t k, std::int64_t s,
+                                 std::int32_t count, const std::int32_t* index, Term term) {
+  if (parameter.out == nullptr || !parameter.per_atom) return;
+  if (parameter.per_sample) {
+    T* out = parameter.out + sample_index(k, s) * problem_.n_atoms;
+    for (std::int32_t p = 0; p < count; ++p) out[index[p]] = term(p);
+  } else {
+    T* out = parameter.terms.get() + (k * tile_.capacity() + s) * all_atoms_.stride();
+    for (std::int32_t p = 0; p < count; ++p) out[p] = term(p);
   }
 }
 
@@ -243,7 +266,7 @@ void BackwardTile<T>::write_linear(std::int64_t k) {
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
     T* row = args_.linear + k * problem_.linear_layer_stride + (tile_.first() + s) * n;
     if (rule()) {
-      const T* dense = tile_.directions().row(k, s);
+      const T* dense = grad_directions_.row(k, s);
       for (std::int64_t i = 0; i < n; ++i) row[i] -= dense[i];
     } else {
       for (std::int32_t p = 0; p < grads.count[s]; ++p) {
@@ -266,20 +289,19 @@ void BackwardTile<T>::dots_to_rows(const Lists<T>& wanted, T* rows) {
 // v = p G - c: the gradient of p is (gradient of v) G^T, needed for the `wanted` atoms.
 template <class T>
 void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* target) {
-  const RowStore<T>& directions = tile_.directions();
   if (args_.gram != nullptr) {
     points_by_row_.build(k, tile_.samples(), tile_.points(k), [](std::int64_t) { return T(1); });
   }
   const bool needed = k > 0 || args_.initial != nullptr || problem_.momentum != nullptr;
   if (!needed) return;
   if (rule()) {
-    kernels_.row_dots(tile_.samples(), wanted, problem_.gram, k, directions.rows(k),
-                      directions.stride(), dots_.get());
+    kernels_.row_dots(tile_.samples(), wanted, problem_.gram, k, grad_directions_.rows(k),
+                      grad_directions_.stride(), dots_.get());
     dots_to_rows(wanted, target);
   } else {
     product(kernels_, tile_.samples(), on_support(k + 1, grad_direction_),
-            dense_direction_ ? directions.rows(k) : nullptr, directions.stride(), problem_.gram_t,
-            k, target, grad_codes_.stride(), tile_.cursor());
+            dense_direction_ ? grad_directions_.rows(k) : nullptr, grad_directions_.stride(),
+            problem_.gram_t, k, target, grad_codes_.stride(), tile_.cursor());
   }
 }
 
@@ -291,15 +313,14 @@ void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted,
   T* rows = grad_residual_.rows(k);
   const std::int64_t stride = grad_residual_.stride();
   std::fill(rows, rows + samples * stride, T(0));
-  const RowStore<T>& directions = tile_.directions();
   Lists<T> grads = on_support(k + 1, grad_direction_);
   if (rule()) {
-    kernels_.dense_product(samples, directions.rows(k), directions.stride(), problem_.weight_t, k,
-                           rows, stride);
+    kernels_.dense_product(samples, grad_directions_.rows(k), grad_directions_.stride(),
+                           problem_.weight_t, k, rows, stride);
     if (wants_weight_) {
       grads = all_atoms_.lists(0);
       for (std::int64_t s = 0; s < samples; ++s) {
-        const T* row = directions.row(k, s);
+        const T* row = grad_directions_.row(k, s);
         std::copy(row, row + problem_.n_atoms, grads.value + s * grads.stride);
       }
     }
@@ -365,11 +386,10 @@ void BackwardTile<T>::through_momentum(std::int64_t k, T* target) {
 template <class T>
 void BackwardTile<T>::add_gram(std::int64_t first, std::int64_t last, std::int64_t matrix,
                                T* target, std::int64_t stride) const {
-  const RowStore<T>& directions = tile_.directions();
   for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
     if (args_.n_grams > 1 && k != matrix) continue;
-    kernels_.row_accumulate(first, last, points_by_row_.get(k), directions.rows(k),
-                            directions.stride(), problem_.n_atoms, target, stride);
+    kernels_.row_accumulate(first, last, points_by_row_.get(k), grad_directions_.rows(k),
+                            grad_directions_.stride(), problem_.n_atoms, target, stride);
   }
 }
 

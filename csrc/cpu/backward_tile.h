@@ -51,6 +51,9 @@ class BackwardTile {
 
  private:
   void through_prox(std::int64_t k);
+  template <class Term>
+  void keep_terms(const ParameterTerms<T>& parameter, std::int64_t k, std::int64_t s,
+                  std::int32_t count, const std::int32_t* index, Term term);
   T through_rule(std::int64_t k, std::int64_t s, double dot);
   void write_linear(std::int64_t k);
   void through_gram(std::int64_t k, const Lists<T>& wanted, T* target);
@@ -77,6 +80,7 @@ class BackwardTile {
 
   RowStore<T> grad_codes_;          // three slots in turn: gradients of x_{k+1}, x_k, x_{k-1}
   RowStore<T> grad_point_;          // with momentum: gradient of the point p_k, then of y_k
+  RowStore<T> grad_directions_;     // of v_k, per layer, where it is needed in dense rows
   RowStore<T> grad_residual_;       // per layer; factored form
   RowStore<T> objective_residual_;  // per iterate where dA is asked for, else one
   Buffer<T> grad_u_;                // on the support of x_{k+1}

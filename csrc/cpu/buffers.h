@@ -71,6 +71,8 @@ class ListStore {
             stride_};
   }
 
+  std::int64_t stride() const { return stride_; }
+
  private:
   std::int64_t samples_ = 0;
   std::int64_t stride_ = 0;

@@ -33,7 +33,10 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
   const std::int64_t n = problem.n_atoms;
   const std::int64_t m = problem.n_measurements;
   const std::int64_t slots = trace ? problem.n_layers : 1;
-  directions_ = RowStore<T>(slots, capacity, n);
+  directions_ = RowStore<T>(problem.rule_weight == nullptr ? 1 : slots, capacity, n);
+  if (trace) {
+    support_directions_ = Buffer<T>(problem.n_layers * capacity * codes_.stride(), Fill::none);
+  }
   if (problem.gram.data == nullptr) residuals_ = RowStore<T>(slots, capacity, m);
   if (problem.with_objective) objective_residual_ = RowStore<T>(1, capacity, m);
   dense_ = RowStore<T>(2, capacity, n);
@@ -142,7 +145,7 @@ void Tile<T>::direction(std::int64_t k) {
     }
     if (extrapolates_) dense = extrapolated_.rows(0);
   }
-  T* rows = directions_.rows(slot(k));
+  T* rows = directions_.rows(direction_slot(k));
   const std::int64_t stride = directions_.stride();
   if (problem_.gram.data != nullptr) {
     for (std::int64_t s = 0; s < samples_; ++s) {
@@ -179,7 +182,7 @@ void Tile<T>::shrink(std::int64_t k) {
   row.step_is_vector = problem_.step.data != nullptr && problem_.step.atom_stride != 0;
   row.threshold_is_vector = problem_.threshold.atom_stride != 0;
   for (std::int64_t s = 0; s < samples_; ++s) {
-    row.v = directions_.row(slot(k), s);
+    row.v = directions_.row(direction_slot(k), s);
     if (problem_.skip) {
       row.y = problem_.momentum == nullptr ? dense_.row(k % 2, s) : extrapolated_.row(0, s);
     }
@@ -190,6 +193,10 @@ void Tile<T>::shrink(std::int64_t k) {
     lists.end(s,
               kernels_.prox(row, lists.index + s * lists.stride, lists.value + s * lists.stride));
     if (selects) select_support(k, s, row);
+    if (!trace_) continue;
+    const std::int32_t* index = lists.index + s * lists.stride;
+    T* kept_v = support_directions_.get() + (k * capacity_ + s) * lists.stride;
+    for (std::int32_t p = 0; p < lists.count[s]; ++p) kept_v[p] = row.v[index[p]];
   }
 }
 

@@ -42,10 +42,18 @@ class Tile {
   }
   // 1 where support selection kept the entry of x_k unshrunk; null without support selection.
   const std::uint8_t* kept(std::int64_t k, std::int64_t sample) const;
+  // v_k in dense rows: of layer k with the step rule, else of the last layer only.
   const RowStore<T>& directions() const { return directions_; }
+  // v_k on the support of x_{k+1}, with trace.
+  const T* support_direction(std::int64_t k, std::int64_t sample) const {
+    return support_directions_.get() + (k * capacity_ + sample) * codes_.stride();
+  }
   const RowStore<T>& residuals() const { return residuals_; }
   std::int64_t capacity() const { return capacity_; }
   std::int64_t slot(std::int64_t k) const { return trace_ ? k : 0; }
+  std::int64_t direction_slot(std::int64_t k) const {
+    return problem_.rule_weight == nullptr ? 0 : slot(k);
+  }
   // Norm of the direction and the step of the rule, layer k.
   T norm(std::int64_t k, std::int64_t sample) const { return norms_[k * capacity_ + sample]; }
   const T& rule_step(std::int64_t k, std::int64_t sample) const {
@@ -81,6 +89,7 @@ class Tile {
   ListStore<T> points_;
   Buffer<std::uint8_t> kept_;
   RowStore<T> directions_;
+  Buffer<T> support_directions_;
   RowStore<T> residuals_;
   RowStore<T> objective_residual_;
   RowStore<T> dense_;  // x_k and x_{k-1}, in turn
