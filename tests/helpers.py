@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -119,4 +121,22 @@ def assert_close(ours: Tensor, expected: Tensor, tolerance: float, what: str) ->
     assert float(error.max()) <= tolerance * scale, (
         f"{what}: error {float(error.max()):.3e} of scale {scale:.3e} at flat index {worst} "
         f"(ours {float(ours.flatten()[worst])}, expected {float(expected.flatten()[worst])})"
+    )
+
+
+def differentiable(a: UnrolledArguments, tensors: Sequence[Tensor]) -> UnrolledArguments:
+    """The arguments with the differentiable ones that are given replaced, in their order."""
+    replacements = iter(tensors)
+    replaced = [None if t is None else next(replacements) for t in a[:N_DIFFERENTIABLE]]
+    return UnrolledArguments(*replaced, *a[N_DIFFERENTIABLE:])
+
+
+def assert_same_bits(ours: Tensor, expected: Tensor, what: str) -> None:
+    """Equality of every bit; NaN equals NaN, 0 does not equal -0."""
+    assert ours.shape == expected.shape, f"{what}: shape {ours.shape} != {expected.shape}"
+    integer = torch.int64 if ours.dtype == torch.float64 else torch.int32
+    differ = ours.contiguous().view(integer) != expected.contiguous().view(integer)
+    assert not bool(differ.any()), (
+        f"{what}: {int(differ.sum())} of {differ.numel()} numbers differ, "
+        f"by up to {float((ours - expected).abs().max()):.3e}"
     )

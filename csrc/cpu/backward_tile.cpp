@@ -74,7 +74,9 @@ template <class T>
 void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
   const std::int64_t n = problem_.n_atoms;
   const std::int64_t layers = problem_.n_layers;
-  tile_.run(first, samples, {});
+  if (args_.tape.data == nullptr || !tile_.restore(first, samples, args_.tape)) {
+    tile_.run(first, samples, {});
+  }
   for (std::int64_t slot = 0; slot < 3; ++slot) {
     std::fill(grad_codes_.rows(slot), grad_codes_.rows(slot) + samples * grad_codes_.stride(),
               T(0));
@@ -169,16 +171,19 @@ void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
   }
 }
 
-// Sum of term(p) over p < count in double, in a fixed order with independent partial sums.
-template <class Term>
-double sum_of(std::int32_t count, Term term) {
-  double sum[4] = {0, 0, 0, 0};
-  std::int32_t p = 0;
-  for (; p + 4 <= count; p += 4) {
-    for (std::int32_t j = 0; j < 4; ++j) sum[j] += static_cast<double>(term(p + j));
+// Sum of the threshold's derivatives over one support.
+template <class T>
+T BackwardTile<T>::threshold_sum(std::int32_t count, const T* x, const T* grad_u,
+                                 const std::uint8_t* kept) const {
+  if (problem_.prox == Prox::soft && kept == nullptr) {
+    return -kernels_.dot(count, x, grad_u, true);
   }
-  for (; p < count; ++p) sum[0] += static_cast<double>(term(p));
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  T sum = 0;
+  for (std::int32_t p = 0; p < count; ++p) {
+    if (kept != nullptr && kept[p] != 0) continue;
+    sum += grad_u[p] * math::shrink_threshold_derivative(x[p], problem_.prox);
+  }
+  return sum;
 }
 
 // From the gradient of x_{k+1} to those of u, the threshold, the step and the direction v.
@@ -203,9 +208,11 @@ void BackwardTile<T>::through_prox(std::int64_t k) {
     };
     const auto step_term = [=](std::int32_t p) { return -grad_u[p] * v[p]; };
     if (sums_.threshold.get() != nullptr) {
-      sums_.threshold[sample_index(k, s)] = sum_of(count, threshold_term);
+      sums_.threshold[sample_index(k, s)] =
+          static_cast<double>(threshold_sum(count, x, grad_u, kept));
     }
-    if (sums_.step.get() != nullptr) sums_.step[sample_index(k, s)] = sum_of(count, step_term);
+    const double step_sum = -static_cast<double>(kernels_.dot(count, grad_u, v, false));
+    if (sums_.step.get() != nullptr) sums_.step[sample_index(k, s)] = step_sum;
     keep_terms(threshold_, k, s, count, index, threshold_term);
     keep_terms(step_, k, s, count, index, step_term);
 
@@ -217,7 +224,7 @@ void BackwardTile<T>::through_prox(std::int64_t k) {
     if (!dense_direction_) continue;
     T* row = grad_directions_.row(k, s);
     if (rule()) {
-      const T factor = through_rule(k, s, sum_of(count, step_term));
+      const T factor = through_rule(k, s, step_sum);
       const T* dense_v = tile_.directions().row(k, s);
       for (std::int64_t i = 0; i < problem_.n_atoms; ++i) row[i] = dense_v[i] * factor;
     } else {

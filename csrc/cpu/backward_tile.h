@@ -51,6 +51,7 @@ class BackwardTile {
 
  private:
   void through_prox(std::int64_t k);
+  T threshold_sum(std::int32_t count, const T* x, const T* grad_u, const std::uint8_t* kept) const;
   template <class Term>
   void keep_terms(const ParameterTerms<T>& parameter, std::int64_t k, std::int64_t s,
                   std::int32_t count, const std::int32_t* index, Term term);

@@ -92,6 +92,8 @@ struct Kernels {
   std::int32_t (*extrapolate)(std::int64_t n, const T* x, const T* previous, T momentum, T* y,
                               std::int32_t* index, T* value);
   T (*sum_of_squares)(std::int64_t padded_n, const T* row);
+  // Sum of a[p] * b[p]; `signs` takes the sign of a[p] instead, and 0 for 0.
+  T (*dot)(std::int64_t n, const T* a, const T* b, bool signs);
   // out = S_t(u) for one row; threshold is one number or a vector.
   void (*soft_threshold)(std::int64_t n, const T* u, const T* threshold, bool threshold_is_vector,
                          bool nonnegative, T* out);

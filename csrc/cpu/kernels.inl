@@ -307,6 +307,22 @@ T sum_of_squares(std::int64_t padded_n, const T* row) {
 }
 
 template <class T>
+T dot(std::int64_t n, const T* a, const T* b, bool signs) {
+  constexpr int kLanes = Vec<T>::kLanes;
+  const Vec<T> one = Vec<T>::broadcast(T(1));
+  const Vec<T> zero = Vec<T>::broadcast(T(0));
+  Vec<T> sum[2] = {zero, zero};
+  for (std::int64_t i = 0; i < n; i += kLanes) {
+    const int lanes = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
+    Vec<T> x = Vec<T>::load_partial(a + i, lanes);
+    if (signs) x = Vec<T>::select(Vec<T>::not_equal(x, zero), x.copysign_to(one));
+    const std::int64_t j = i / kLanes % 2;
+    sum[j] = Vec<T>::fma(x, Vec<T>::load_partial(b + i, lanes), sum[j]);
+  }
+  return (sum[0] + sum[1]).sum();
+}
+
+template <class T>
 void soft_threshold(std::int64_t n, const T* u, const T* threshold, bool threshold_is_vector,
                     bool nonnegative, T* out) {
   constexpr int kLanes = Vec<T>::kLanes;
@@ -345,11 +361,17 @@ double soft_threshold_backward(std::int64_t n, const T* grad, const T* u, const 
 
 template <class T>
 constexpr fastunroll::cpu::Kernels<T> make_kernels() {
-  return {sparse_product<T>, dense_product<T>,
-          row_dots<T>,       row_accumulate<T>,
-          prox<T>,           negate<T>,
-          extrapolate<T>,    sum_of_squares<T>,
-          soft_threshold<T>, soft_threshold_backward<T>};
+  return {sparse_product<T>,
+          dense_product<T>,
+          row_dots<T>,
+          row_accumulate<T>,
+          prox<T>,
+          negate<T>,
+          extrapolate<T>,
+          sum_of_squares<T>,
+          dot<T>,
+          soft_threshold<T>,
+          soft_threshold_backward<T>};
 }
 
 }  // namespace

@@ -51,6 +51,7 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
     rule_steps_ = Buffer<T>(problem.n_layers * capacity);
   }
   cursor_ = Buffer<std::int32_t>(capacity);
+  recorded_ = Buffer<std::int64_t>(capacity);
 }
 
 template <class T>
@@ -70,7 +71,7 @@ void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs
     if (out.objective != nullptr && residual_of_codes) {
       objective(k, residuals_.rows(slot(k)), residuals_.stride(), out.objective);
     }
-    shrink(k);
+    shrink(k, out.tape);
     write(k + 1, out);
     if (out.objective != nullptr && (!residual_of_codes || k + 1 == problem_.n_layers)) {
       residual(codes(k + 1), dense_.rows((k + 1) % 2), objective_residual_.rows(0),
@@ -172,7 +173,7 @@ void Tile<T>::direction(std::int64_t k) {
 
 // x_{k+1} = prox(u), dense over the rows of x_{k-1} and as lists.
 template <class T>
-void Tile<T>::shrink(std::int64_t k) {
+void Tile<T>::shrink(std::int64_t k, const Tape& tape) {
   const Lists<T> lists = codes(k + 1);
   const bool selects = problem_.bypass != nullptr;
   ProxRow<T> row;
@@ -193,11 +194,70 @@ void Tile<T>::shrink(std::int64_t k) {
     lists.end(s,
               kernels_.prox(row, lists.index + s * lists.stride, lists.value + s * lists.stride));
     if (selects) select_support(k, s, row);
+    if (tape.data != nullptr) record(k, s, row.v, tape);
     if (!trace_) continue;
     const std::int32_t* index = lists.index + s * lists.stride;
     T* kept_v = support_directions_.get() + (k * capacity_ + s) * lists.stride;
     for (std::int32_t p = 0; p < lists.count[s]; ++p) kept_v[p] = row.v[index[p]];
   }
+}
+
+// One sample's part of a tape.
+template <class T>
+struct TapeRecord {
+  TapeRecord(const Tape& tape, std::int64_t sample, std::int64_t layers)
+      : count(reinterpret_cast<std::int32_t*>(tape.data + sample * tape.bytes)),
+        value(reinterpret_cast<T*>(count + (layers + 1) / 2 * 2)),
+        v(value + tape.entries + tape.entries % 2),
+        index(reinterpret_cast<std::int32_t*>(v + tape.entries + tape.entries % 2)) {}
+  std::int32_t* count;
+  T* value;
+  T* v;
+  std::int32_t* index;
+};
+
+template <class T>
+void Tile<T>::record(std::int64_t k, std::int64_t s, const T* v, const Tape& tape) {
+  const TapeRecord<T> record(tape, first_ + s, problem_.n_layers);
+  const Lists<T> lists = codes(k + 1);
+  const std::int32_t count = lists.count[s];
+  const std::int64_t at = k == 0 ? 0 : recorded_[s];
+  recorded_[s] = at + count;
+  if (recorded_[s] > tape.entries) {
+    record.count[0] = -1;
+    return;
+  }
+  record.count[k] = count;
+  const std::int32_t* index = lists.index + s * lists.stride;
+  std::copy(index, index + count, record.index + at);
+  const T* value = lists.value + s * lists.stride;
+  std::copy(value, value + count, record.value + at);
+  for (std::int32_t p = 0; p < count; ++p) record.v[at + p] = v[index[p]];
+}
+
+template <class T>
+bool Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape) {
+  first_ = first;
+  samples_ = samples;
+  for (std::int64_t s = 0; s < samples; ++s) {
+    if (TapeRecord<T>(tape, first + s, problem_.n_layers).count[0] < 0) return false;
+  }
+  load(problem_.initial, 0, dense_.rows(0));
+  for (std::int64_t s = 0; s < samples; ++s) {
+    const TapeRecord<T> record(tape, first + s, problem_.n_layers);
+    std::int64_t at = 0;
+    for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
+      const Lists<T> lists = codes(k + 1);
+      const std::int32_t count = record.count[k];
+      std::copy(record.index + at, record.index + at + count, lists.index + s * lists.stride);
+      std::copy(record.value + at, record.value + at + count, lists.value + s * lists.stride);
+      std::copy(record.v + at, record.v + at + count,
+                support_directions_.get() + (k * capacity_ + s) * lists.stride);
+      lists.end(s, count);
+      at += count;
+    }
+  }
+  return true;
 }
 
 // Shrinks the candidates of one sample, but for the bypass[k] largest (ties at the rank included).

@@ -28,9 +28,13 @@ class Problem_f32:
         objective_weight: float,
         /,
     ) -> None: ...
-    def forward(self, codes: int, objective: int, iterates: int, threads: int, /) -> int: ...
+    def forward(
+        self, codes: int, objective: int, iterates: int, tape: int, tape_entries: int, threads: int, /
+    ) -> int: ...
     def backward(
         self,
+        tape: int,
+        tape_entries: int,
         incoming: tuple[int, ...],
         outgoing: tuple[int, ...],
         n_grams: int,

@@ -98,12 +98,13 @@ class _Bound:
         )
 
 
-def unrolled(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Forward pass; see `fastunroll.ops.reference.unrolled`."""
+def unrolled(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Forward pass; see `fastunroll.ops.reference.unrolled`. The last result is the tape."""
     a = UnrolledArguments(*arguments)
     results = empty_results(a)
     bound = _Bound(a, backward=False)
-    _raise_for(bound.problem.forward(*map(_address, results), _threads(bound.work)))
+    addresses = map(_address, results)
+    _raise_for(bound.problem.forward(*addresses, a.tape_entries, _threads(bound.work)))
     return results
 
 
@@ -111,6 +112,7 @@ def unrolled_backward(
     grad_codes: Tensor | None,
     grad_objective: Tensor | None,
     grad_iterates: Tensor | None,
+    tape: Tensor | None,
     *arguments: Any,
 ) -> tuple[Tensor, ...]:
     """Backward pass; see `fastunroll.ops.reference.unrolled_backward`."""
@@ -126,6 +128,8 @@ def unrolled_backward(
     incoming = [_contiguous(g) for g in (grad_codes, grad_objective, grad_iterates)]
     _raise_for(
         bound.problem.backward(
+            _address(tape),
+            a.tape_entries,
             tuple(map(_address, incoming)),
             tuple(map(_address, targets)),
             1 if a.gram is None else a.gram.shape[0],
