@@ -1,0 +1,148 @@
+"""``fastunroll encode`` and ``denoise``: a trained network on the user's own data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from fastunroll.cli.arrays import check_suffix, read_rows, write_rows
+from fastunroll.cli.common import ModelFile, Seed, on_interrupt, print_table
+from fastunroll.cli.tasks import GRAY_LEVELS, patch_size
+from fastunroll.data import denoise_image, read_image, to_gray
+from fastunroll.io import atomic_write, load_model
+from fastunroll.metrics import psnr, ssim
+
+
+def encode(
+    model: ModelFile,
+    measurements: Annotated[
+        Path,
+        typer.Argument(
+            help="Measurements, one sample a row: .npy, .npz or .csv.",
+            exists=True,
+            dir_okay=False,
+            metavar="INPUT",
+            callback=check_suffix,
+        ),
+    ],
+    codes: Annotated[
+        Path,
+        typer.Argument(
+            help="Codes to write, one sample a row: .npy, .npz or .csv.",
+            dir_okay=False,
+            metavar="OUTPUT",
+            callback=check_suffix,
+        ),
+    ],
+    batch_size: Annotated[int, typer.Option(help="Samples to encode at once.", min=1)] = 4096,
+) -> None:
+    """Compute the sparse codes of a file of measurements.
+
+    From .npy to .npy, the files may be larger than the memory.
+
+    ```
+    fastunroll encode run/model.safetensors measurements.npy codes.npy
+    ```
+    """
+    network = load_model(model)
+    dictionary = network.get_buffer("dictionary")
+    n_measurements, n_atoms = dictionary.shape
+    rows = read_rows(measurements)
+    if rows.shape[1] != n_measurements:
+        raise ValueError(
+            f"{measurements} has rows of {rows.shape[1]} numbers, but the dictionary of {model} "
+            f"needs {n_measurements} measurements"
+        )
+    dtype = dictionary.numpy().dtype
+    starts = range(0, len(rows), batch_size)
+    terminal = Console(stderr=True)
+    with (
+        on_interrupt(f"{codes} was not written"),
+        write_rows(codes, (len(rows), n_atoms), dtype) as out,
+        torch.inference_mode(),
+    ):
+        for start in track(
+            starts, "encode", console=terminal, transient=True, disable=not terminal.is_terminal
+        ):
+            batch = slice(start, start + batch_size)
+            out[batch] = network(torch.from_numpy(np.array(rows[batch], dtype=dtype))).numpy()
+    typer.echo(f"{codes}: {len(rows)} codes of {n_atoms} atoms")
+
+
+def _check_image_suffix(path: Path) -> Path:
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise typer.BadParameter(f"file '{path}' must end in an image format, such as .png.")
+    return path
+
+
+def denoise(
+    image: Annotated[
+        Path,
+        typer.Argument(help="The image to denoise.", exists=True, dir_okay=False, metavar="IMAGE"),
+    ],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A network trained on patches, model.safetensors.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The image to write.",
+            dir_okay=False,
+            callback=_check_image_suffix,
+        ),
+    ],
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            help="Test: take IMAGE as clean, add noise of this standard deviation (of 255 gray "
+            "levels) and compare.",
+            min=0,
+        ),
+    ] = None,
+    stride: Annotated[int, typer.Option(help="Pixels from patch to patch.", min=1)] = 1,
+    seed: Seed = 0,
+) -> None:
+    """Denoise an image, in gray.
+
+    ```
+    fastunroll denoise noisy.png -m run/model.safetensors -o out.png
+    fastunroll denoise clean.png -m run/model.safetensors -o out.png --sigma 25
+    ```
+    """
+    network = load_model(model)
+    dictionary = network.get_buffer("dictionary")
+    gray = to_gray(read_image(image))
+    noise = np.random.default_rng(seed).normal(0, (sigma or 0) / GRAY_LEVELS, gray.shape)
+    noisy = gray + noise
+    with on_interrupt(f"{output} was not written"), torch.inference_mode():
+        estimate = denoise_image(noisy, network, dictionary, patch_size(dictionary), stride)
+    denoised = estimate.clip(0, 1)
+    with atomic_write(output) as temporary:
+        Image.fromarray(np.uint8(np.rint(denoised * GRAY_LEVELS))).save(temporary)
+    typer.echo(output)
+    if sigma is not None:
+        print_table(
+            f"noise of standard deviation {sigma:g}",
+            {
+                "PSNR noisy (dB)": psnr(noisy, gray),
+                "PSNR denoised (dB)": psnr(denoised, gray),
+                "SSIM noisy": ssim(noisy, gray),
+                "SSIM denoised": ssim(denoised, gray),
+            },
+        )

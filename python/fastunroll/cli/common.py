@@ -1,0 +1,85 @@
+"""What the commands share: exit codes, one-line errors, tables and option types."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+FAILED = 1
+INTERRUPTED = 130
+
+ModelFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A trained network, model.safetensors.", exists=True, dir_okay=False, metavar="MODEL"
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder of images; by default FASTUNROLL_DATA, else the images in scikit-image.",
+        exists=True,
+        file_okay=False,
+        rich_help_panel="Image patches",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)]
+
+
+class Application(TyperGroup):
+    """The command group: it turns the errors of its commands into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; with ``--debug``, errors keep their traceback."""
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _stop("interrupted: nothing was written", INTERRUPTED)
+        except BrokenPipeError:
+            raise
+        except (FloatingPointError, ImportError, OSError, TypeError, ValueError) as error:
+            if ctx.params["debug"]:
+                raise
+            _stop(f"error: {error}", FAILED)
+
+
+@contextmanager
+def on_interrupt(kept: str) -> Iterator[None]:
+    """Say what is kept when the user interrupts the ``with`` block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _stop(f"interrupted: {kept}", INTERRUPTED)
+
+
+def print_table(title: str, rows: Mapping[str, object]) -> None:
+    """Print names and values to the terminal."""
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    typer.echo(title)
+    Console().print(table)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.secho(f"warning: {_one_line(message)}", fg="yellow", err=True)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.secho(_one_line(message), fg="red", err=True)
+    raise typer.Exit(code)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

@@ -1,0 +1,196 @@
+"""``fastunroll train`` and ``evaluate``: networks on synthetic problems and on image patches."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from torch import Tensor
+
+from fastunroll.cli.common import Images, ModelFile, Seed, on_interrupt, print_table
+from fastunroll.cli.tasks import NoisyPatches, SparseCodes, Task
+from fastunroll.data import SparseProblem, load_images, make_sparse_problem, overcomplete_dct
+from fastunroll.experiments.methods import tune
+from fastunroll.experiments.recipe import Examples, Recipe, train_lpg_net
+from fastunroll.io import atomic_write, load_model, save_model
+from fastunroll.nn import LPGNet
+
+PATCH_SIZE = 8
+N_PATCH_ATOMS = 256
+N_VALIDATION = 1000
+
+# Streams of random numbers apart from that of the training, which starts at the seed itself.
+VALIDATION_STREAM = 1 << 32
+TEST_STREAM = 1 << 33
+
+
+class TaskName(str, Enum):
+    """Kind of data."""
+
+    synthetic = "synthetic"
+    patches = "patches"
+
+
+Kind = Annotated[
+    TaskName,
+    typer.Option("--task", help="Random sparse codes, or denoising of image patches."),
+]
+Density = Annotated[
+    float,
+    typer.Option(
+        help="Probability of a non-zero.", min=0, max=1, rich_help_panel="Synthetic problem"
+    ),
+]
+Snr = Annotated[
+    float | None,
+    typer.Option(
+        "--snr-db",
+        help="Signal-to-noise ratio in dB; no noise without it.",
+        rich_help_panel="Synthetic problem",
+    ),
+]
+Sigma = Annotated[
+    float,
+    typer.Option(
+        help="Standard deviation of the noise, of 255 gray levels.",
+        min=0,
+        rich_help_panel="Image patches",
+    ),
+]
+
+
+def train(
+    context: typer.Context,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run.", file_okay=False)
+    ],
+    kind: Kind = TaskName.synthetic,
+    n_layers: Annotated[int, typer.Option(help="Layers of the network.", min=1)] = 20,
+    steps: Annotated[int, typer.Option(help="Steps with all layers.", min=1)] = 1800,
+    batch_size: Annotated[int, typer.Option(help="Samples in a step.", min=1)] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of Adam.", min=1e-9)] = 2e-2,
+    seed: Seed = 0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard events, too.")
+    ] = False,
+    n_measurements: Annotated[
+        int,
+        typer.Option(help="Rows of the dictionary.", min=1, rich_help_panel="Synthetic problem"),
+    ] = 250,
+    n_atoms: Annotated[
+        int,
+        typer.Option(help="Columns of the dictionary.", min=1, rich_help_panel="Synthetic problem"),
+    ] = 500,
+    density: Density = 0.1,
+    snr_db: Snr = None,
+    data: Images = None,
+    sigma: Sigma = 25.0,
+) -> None:
+    """Train LPG-Net on a random dictionary, or on image patches over a DCT dictionary.
+
+    The network goes to `model.safetensors` in the folder of the run, its history to `log.csv`. An
+    interrupted training goes on where it stopped when the same command is given again.
+
+    ```
+    fastunroll train --output run --snr-db 40
+    fastunroll train --output patches --task patches --sigma 25
+    ```
+    """
+    if kind is TaskName.synthetic:
+        dictionary = make_sparse_problem(n_measurements, n_atoms, seed=seed).dictionary
+    else:
+        dictionary = overcomplete_dct(PATCH_SIZE, N_PATCH_ATOMS)
+    task = _make_task(kind, dictionary, density, snr_db, data, sigma, split="train")
+    held_out = task.sample(N_VALIDATION, _generator(VALIDATION_STREAM + seed))
+    model = LPGNet.from_dictionary(dictionary, held_out.measurements, n_layers=n_layers)
+    settings = {k: v for k, v in context.params.items() if k not in ("output", "tensorboard")}
+    _keep_settings(output / "settings.json", settings)
+    with on_interrupt(f"{output} keeps all so far; the same command goes on from there"):
+        result = train_lpg_net(
+            model,
+            lambda generator: task.sample(batch_size, generator),
+            task.error,
+            held_out,
+            Recipe(steps=steps, learning_rate=learning_rate),
+            objective_weight=_tuned_lambda(task, dictionary, held_out, n_layers),
+            seed=seed,
+            progress=True,
+            directory=output,
+            tensorboard=tensorboard,
+        )
+    path = output / "model.safetensors"
+    save_model(model, path)
+    with torch.inference_mode():
+        metrics = task.metrics(model(held_out.measurements), held_out)
+    print_table(f"{path}: {result.n_steps} steps, {N_VALIDATION} samples held out", metrics)
+
+
+def evaluate(
+    model: ModelFile,
+    kind: Kind = TaskName.synthetic,
+    n_samples: Annotated[int, typer.Option(help="Test samples.", min=1)] = 10_000,
+    seed: Seed = 0,
+    density: Density = 0.1,
+    snr_db: Snr = None,
+    data: Images = None,
+    sigma: Sigma = 25.0,
+) -> None:
+    """Measure a network on fresh test data.
+
+    ```
+    fastunroll evaluate run/model.safetensors --snr-db 40
+    fastunroll evaluate patches/model.safetensors --task patches --sigma 25
+    ```
+    """
+    network = load_model(model)
+    dictionary = network.get_buffer("dictionary")
+    task = _make_task(kind, dictionary, density, snr_db, data, sigma, split="test")
+    with torch.inference_mode():
+        examples = task.sample(n_samples, _generator(TEST_STREAM + seed))
+        metrics = task.metrics(network(examples.measurements), examples)
+    print_table(f"{model}: {n_samples} test samples", metrics)
+
+
+def _make_task(
+    kind: TaskName,
+    dictionary: Tensor,
+    density: float,
+    snr_db: float | None,
+    data: Path | None,
+    sigma: float,
+    split: Literal["train", "test"],
+) -> Task:
+    if kind is TaskName.synthetic:
+        return SparseCodes(SparseProblem(dictionary, density, snr_db))
+    return NoisyPatches(load_images(data, split=split), dictionary, sigma)
+
+
+def _tuned_lambda(task: Task, dictionary: Tensor, held_out: Examples, n_layers: int) -> float:
+    """Lambda of the objective that must not rise: that of a FISTA of equal depth."""
+
+    def error(codes: Tensor) -> float:
+        return float(task.error(codes, held_out.target))
+
+    return tune("FISTA", held_out.measurements, dictionary, error, n_layers).parameters[0]
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a run, or require that they are those of the run begun there."""
+    settings = json.loads(json.dumps(settings, default=str))
+    if not path.exists():
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2))
+        return
+    kept = json.loads(path.read_text())
+    differing = [name for name in settings if kept.get(name) != settings[name]]
+    if differing:
+        changes = ", ".join(f"{name} {kept.get(name)}" for name in differing)
+        raise ValueError(f"{path.parent} is a run with {changes}: give that, or another --output")
