@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from helpers import all_needed, assert_close, make_arguments, output_gradients
@@ -104,7 +106,7 @@ def test_tape_gives_the_gradients_of_a_second_run(
     size: dict[str, int], share: float, dtype: torch.dtype
 ) -> None:
     a = make_arguments(**size, step="atom", initial=True, level=0.3, dtype=dtype)
-    entries = max(1, int(share * a.n_layers * a.n_atoms))
+    entries = 8 * math.ceil(share * a.n_layers * a.n_atoms / 8)
     grads, needs = output_gradients(a), all_needed(a)
     expected = cpu.unrolled_backward(*grads, None, *a, needs)
     taped = a._replace(tape_entries=entries)

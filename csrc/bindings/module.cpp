@@ -41,7 +41,8 @@ PackedMatrix<T> matrix(Address data, std::int64_t rows, std::int64_t cols, bool 
 
 template <class T>
 Tape make_tape(const Problem<T>& p, Address data, std::int64_t entries) {
-  return {pointer<unsigned char>(data), Tape::bytes_for<T>(p.n_layers, entries), entries};
+  return {pointer<unsigned char>(data), Tape::bytes_for<T>(p.n_layers, p.n_atoms, entries),
+          entries};
 }
 
 template <class T>
@@ -127,6 +128,15 @@ void bind_functions(py::module_& m, const std::string& dtype) {
                        strides[2], pointer<T>(target));
         },
         py::call_guard<py::gil_scoped_release>());
+  m.def(
+      ("multiply_" + dtype).c_str(),
+      [](Address rows, std::int64_t batch, Address packed, std::int64_t layers,
+         std::int64_t matrix_rows, std::int64_t matrix_cols, Address out, int threads) {
+        return static_cast<int>(cpu::multiply<T>(
+            pointer<const T>(rows), batch, matrix<T>(packed, matrix_rows, matrix_cols, layers > 1),
+            layers, pointer<T>(out), threads));
+      },
+      py::call_guard<py::gil_scoped_release>());
   m.def(("soft_threshold_" + dtype).c_str(),
         [](Address u, std::int64_t rows, std::int64_t cols, Address threshold, bool per_sample,
            bool per_atom, bool nonnegative, Address out, int threads) {

@@ -11,10 +11,8 @@ namespace {
 
 // Fixed, because sums over samples go tile by tile: the result must not depend on the threads.
 constexpr std::int64_t kTileSamples = 64;
-// Tiles whose traces are held at the same time, at least.
-constexpr std::int64_t kGroupTiles = 1;
 // Rows of a parameter's gradient that one task sums.
-constexpr std::int64_t kTaskRows = 32;
+constexpr std::int64_t kTaskRows = 128;
 
 // A gradient in padded rows, one matrix per layer or one for all; copied out at the end.
 template <class T>
@@ -86,63 +84,75 @@ class Backward {
     weight_ = PaddedGradient<T>(args.weight_t, args.n_weights, n, m);
     atom_sums_ = Buffer<double>(2 * problem.n_layers * n);
     const std::int64_t tiles = (problem.batch + kTileSamples - 1) / kTileSamples;
-    group_ = std::min(tiles, std::max<std::int64_t>(kGroupTiles, threads));
+    group_ = std::min<std::int64_t>(tiles, threads);
     for (std::int64_t t = 0; t < group_; ++t) {
-      tiles_.push_back(std::make_unique<BackwardTile<T>>(problem, args, sums_,
-                                                         std::min(kTileSamples, problem.batch)));
+      tiles_.push_back(std::make_unique<BackwardTile<T>>(
+          problem, args, sums_, std::min(kTileSamples, problem.batch), group_ > 1));
     }
   }
 
+  // Tile by tile, each stage is added to the gradients while it is in the cache. With several
+  // threads a group of tiles runs first, then every thread adds up its rows of the gradients, in
+  // the same order.
   void run() {
     for (std::int64_t start = 0; start < problem_.batch; start += group_ * kTileSamples) {
       const std::int64_t left = (problem_.batch - start + kTileSamples - 1) / kTileSamples;
       const std::int64_t count = std::min(group_, left);
       parallel_for(count, threads_, [&](std::int64_t t, int) {
+        BackwardTile<T>& tile = *tiles_[static_cast<std::size_t>(t)];
         const std::int64_t first = start + t * kTileSamples;
-        tiles_[static_cast<std::size_t>(t)]->run(first,
-                                                 std::min(kTileSamples, problem_.batch - first));
+        tile.run(first, std::min(kTileSamples, problem_.batch - first), [&](std::int64_t k) {
+          for (std::int64_t task = 0; group_ == 1 && task < tasks(); ++task) add(tile, task, k);
+        });
       });
-      sum_over_samples(count);
+      if (group_ == 1) continue;
+      parallel_for(tasks(), threads_, [&](std::int64_t task, int) {
+        for (std::int64_t t = 0; t < count; ++t) {
+          for (std::int64_t k = problem_.n_layers - 1; k >= -1; --k) {
+            add(*tiles_[static_cast<std::size_t>(t)], task, k);
+          }
+        }
+      });
     }
     finish();
   }
 
  private:
-  // Every task owns its part of the result and walks the tiles in order.
-  void sum_over_samples(std::int64_t count) {
-    const bool step = sums_per_atom(problem_.step, args_.step) && problem_.step.data != nullptr;
-    const bool threshold = sums_per_atom(problem_.threshold, args_.threshold);
-    const std::int64_t atoms = step || threshold ? problem_.n_layers : 0;
-    const std::int64_t tasks = gram_.tasks() + dictionary_.tasks() + weight_.tasks() + atoms;
-    parallel_for(tasks, threads_, [&](std::int64_t t, int) {
-      for (std::int64_t i = 0; i < count; ++i) {
-        const BackwardTile<T>& tile = *tiles_[static_cast<std::size_t>(i)];
-        std::int64_t index = t;
-        if (index < gram_.tasks()) {
-          gram_.task(index, [&](std::int64_t matrix, std::int64_t first, std::int64_t last) {
-            tile.add_gram(first, last, matrix, gram_.matrix(matrix), gram_.stride);
-          });
-          continue;
-        }
-        index -= gram_.tasks();
-        if (index < dictionary_.tasks()) {
-          dictionary_.task(index, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-            tile.add_dictionary(first, last, dictionary_.matrix(0), dictionary_.stride);
-          });
-          continue;
-        }
-        index -= dictionary_.tasks();
-        if (index < weight_.tasks()) {
-          weight_.task(index, [&](std::int64_t matrix, std::int64_t first, std::int64_t last) {
-            tile.add_weight(first, last, matrix, weight_.matrix(matrix), weight_.stride);
-          });
-          continue;
-        }
-        index -= weight_.tasks();
-        tile.add_atom_terms(index, step ? atom_sums(0, index) : nullptr,
-                            threshold ? atom_sums(1, index) : nullptr);
-      }
-    });
+  bool step_per_atom() const {
+    return problem_.step.data != nullptr && sums_per_atom(problem_.step, args_.step);
+  }
+  bool threshold_per_atom() const { return sums_per_atom(problem_.threshold, args_.threshold); }
+
+  std::int64_t tasks() const {
+    return gram_.tasks() + dictionary_.tasks() + weight_.tasks() +
+           (step_per_atom() || threshold_per_atom() ? problem_.n_layers : 0);
+  }
+
+  // Adds stage k of a tile to the part of the gradients that the task owns.
+  void add(const BackwardTile<T>& tile, std::int64_t task, std::int64_t k) {
+    if (task < gram_.tasks()) {
+      gram_.task(task, [&](std::int64_t matrix, std::int64_t first, std::int64_t last) {
+        tile.add_gram(k, first, last, matrix, gram_.matrix(matrix), gram_.stride);
+      });
+      return;
+    }
+    task -= gram_.tasks();
+    if (task < dictionary_.tasks()) {
+      dictionary_.task(task, [&](std::int64_t, std::int64_t first, std::int64_t last) {
+        tile.add_dictionary(k, first, last, dictionary_.matrix(0), dictionary_.stride);
+      });
+      return;
+    }
+    task -= dictionary_.tasks();
+    if (task < weight_.tasks()) {
+      weight_.task(task, [&](std::int64_t matrix, std::int64_t first, std::int64_t last) {
+        tile.add_weight(k, first, last, matrix, weight_.matrix(matrix), weight_.stride);
+      });
+      return;
+    }
+    if (k != task - weight_.tasks()) return;
+    tile.add_atom_terms(k, step_per_atom() ? atom_sums(0, k) : nullptr,
+                        threshold_per_atom() ? atom_sums(1, k) : nullptr);
   }
 
   double* atom_sums(std::int64_t parameter, std::int64_t k) {

@@ -19,12 +19,13 @@ ParameterTerms<T>::ParameterTerms(const LayerParameter<T>& parameter, T* out_, s
 
 template <class T>
 BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments<T>& args,
-                              SampleSums& sums, std::int64_t capacity)
+                              SampleSums& sums, std::int64_t capacity, bool keep_stages)
     : problem_(problem),
       args_(args),
       sums_(sums),
       kernels_(active<T>()),
       tile_(problem, capacity, true),
+      keep_stages_(keep_stages),
       wants_weight_(
           problem.gram.data == nullptr &&
           (args.weight_t != nullptr || (args.n_weights == 0 && args.dictionary_t != nullptr))),
@@ -32,7 +33,7 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
       dense_direction_(problem.rule_weight != nullptr || args.gram != nullptr) {
   const std::int64_t n = problem.n_atoms;
   const std::int64_t m = problem.n_measurements;
-  const std::int64_t layers = problem.n_layers;
+  const std::int64_t stages = keep_stages ? problem.n_layers : 1;
   const bool factored = problem.gram.data == nullptr;
   all_atoms_ = ListStore<T>(1, capacity, n);
   const Lists<T> all = all_atoms_.lists(0);
@@ -43,23 +44,23 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
   }
   grad_codes_ = RowStore<T>(3, capacity, n);
   if (problem.momentum != nullptr) grad_point_ = RowStore<T>(1, capacity, n);
-  if (factored) grad_residual_ = RowStore<T>(layers, capacity, m);
+  if (factored) grad_residual_ = RowStore<T>(stages, capacity, m);
   const bool objective = args.grad_objective != nullptr;
   if (objective) {
-    objective_residual_ = RowStore<T>(args.dictionary_t == nullptr ? 1 : layers + 1, capacity, m);
+    objective_residual_ = RowStore<T>(stages + 1, capacity, m);
   }
-  if (dense_direction_) grad_directions_ = RowStore<T>(layers, capacity, n);
+  if (dense_direction_) grad_directions_ = RowStore<T>(stages, capacity, n);
   grad_u_ = Buffer<T>(capacity * all.stride, Fill::none);
   grad_direction_ = Buffer<T>(capacity * all.stride, Fill::none);
   dots_ = Buffer<T>(capacity * all.stride, Fill::none);
-  step_ = ParameterTerms<T>(problem.step, args.step, layers, capacity, all.stride);
-  threshold_ = ParameterTerms<T>(problem.threshold, args.threshold, layers, capacity, all.stride);
+  step_ = ParameterTerms<T>(problem.step, args.step, stages, capacity, all.stride);
+  threshold_ = ParameterTerms<T>(problem.threshold, args.threshold, stages, capacity, all.stride);
   if (args.gram != nullptr || wants_dictionary_) {
-    points_by_row_ = TransposedStore<T>(layers, capacity, n);
+    points_by_row_ = TransposedStore<T>(stages, capacity, n);
   }
-  if (wants_weight_) directions_by_row_ = TransposedStore<T>(layers, capacity, n);
+  if (wants_weight_) directions_by_row_ = TransposedStore<T>(stages, capacity, n);
   if (objective && args.dictionary_t != nullptr) {
-    codes_by_row_ = TransposedStore<T>(layers + 1, capacity, n);
+    codes_by_row_ = TransposedStore<T>(stages + 1, capacity, n);
   }
 }
 
@@ -71,7 +72,8 @@ Lists<T> BackwardTile<T>::on_support(std::int64_t k, const Buffer<T>& values) co
 }
 
 template <class T>
-void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
+void BackwardTile<T>::run(std::int64_t first, std::int64_t samples,
+                          const std::function<void(std::int64_t)>& after) {
   const std::int64_t n = problem_.n_atoms;
   const std::int64_t layers = problem_.n_layers;
   if (args_.tape.data == nullptr || !tile_.restore(first, samples, args_.tape)) {
@@ -112,8 +114,10 @@ void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
         }
       }
     }
+    after(k);
   }
   add_output_gradients(0);
+  after(-1);
   if (args_.initial == nullptr) return;
   for (std::int64_t s = 0; s < samples; ++s) {
     const T* row = grad_codes_.row(0, s);
@@ -139,8 +143,7 @@ void BackwardTile<T>::add_output_gradients(std::int64_t k) {
 template <class T>
 void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
   const T* grad = args_.grad_objective + sample_index(k, 0);
-  const std::int64_t slot = args_.dictionary_t == nullptr ? 0 : k;
-  T* residual = objective_residual_.rows(slot);
+  T* residual = objective_residual_.rows(slot(k));
   const std::int64_t stride = objective_residual_.stride();
   const Lists<T> codes = tile_.codes(k);
   tile_.residual(codes, nullptr, residual, stride);
@@ -167,7 +170,8 @@ void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
     }
   }
   if (args_.dictionary_t != nullptr) {
-    codes_by_row_.build(k, tile_.samples(), codes, [grad](std::int64_t s) { return grad[s]; });
+    codes_by_row_.build(slot(k), tile_.samples(), codes,
+                        [grad](std::int64_t s) { return grad[s]; });
   }
 }
 
@@ -222,7 +226,7 @@ void BackwardTile<T>::through_prox(std::int64_t k) {
     T* grad_v = grad_direction_.get() + offset;
     for (std::int32_t p = 0; p < count; ++p) grad_v[p] = -step[step_stride * index[p]] * grad_u[p];
     if (!dense_direction_) continue;
-    T* row = grad_directions_.row(k, s);
+    T* row = grad_directions_.row(slot(k), s);
     if (rule()) {
       const T factor = through_rule(k, s, step_sum);
       const T* dense_v = tile_.directions().row(k, s);
@@ -244,7 +248,7 @@ void BackwardTile<T>::keep_terms(const ParameterTerms<T>& parameter, std::int64_
     T* out = parameter.out + sample_index(k, s) * problem_.n_atoms;
     for (std::int32_t p = 0; p < count; ++p) out[index[p]] = term(p);
   } else {
-    T* out = parameter.terms.get() + (k * tile_.capacity() + s) * all_atoms_.stride();
+    T* out = parameter.terms.get() + (slot(k) * tile_.capacity() + s) * all_atoms_.stride();
     for (std::int32_t p = 0; p < count; ++p) out[p] = term(p);
   }
 }
@@ -273,7 +277,7 @@ void BackwardTile<T>::write_linear(std::int64_t k) {
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
     T* row = args_.linear + k * problem_.linear_layer_stride + (tile_.first() + s) * n;
     if (rule()) {
-      const T* dense = grad_directions_.row(k, s);
+      const T* dense = grad_directions_.row(slot(k), s);
       for (std::int64_t i = 0; i < n; ++i) row[i] -= dense[i];
     } else {
       for (std::int32_t p = 0; p < grads.count[s]; ++p) {
@@ -297,17 +301,18 @@ void BackwardTile<T>::dots_to_rows(const Lists<T>& wanted, T* rows) {
 template <class T>
 void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* target) {
   if (args_.gram != nullptr) {
-    points_by_row_.build(k, tile_.samples(), tile_.points(k), [](std::int64_t) { return T(1); });
+    points_by_row_.build(slot(k), tile_.samples(), tile_.points(k),
+                         [](std::int64_t) { return T(1); });
   }
   const bool needed = k > 0 || args_.initial != nullptr || problem_.momentum != nullptr;
   if (!needed) return;
   if (rule()) {
-    kernels_.row_dots(tile_.samples(), wanted, problem_.gram, k, grad_directions_.rows(k),
+    kernels_.row_dots(tile_.samples(), wanted, problem_.gram, k, grad_directions_.rows(slot(k)),
                       grad_directions_.stride(), dots_.get());
     dots_to_rows(wanted, target);
   } else {
     product(kernels_, tile_.samples(), on_support(k + 1, grad_direction_),
-            dense_direction_ ? grad_directions_.rows(k) : nullptr, grad_directions_.stride(),
+            dense_direction_ ? grad_directions_.rows(slot(k)) : nullptr, grad_directions_.stride(),
             problem_.gram_t, k, target, grad_codes_.stride(), tile_.cursor());
   }
 }
@@ -317,17 +322,17 @@ template <class T>
 void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted, T* target) {
   const std::int64_t samples = tile_.samples();
   const std::int64_t m = problem_.n_measurements;
-  T* rows = grad_residual_.rows(k);
+  T* rows = grad_residual_.rows(slot(k));
   const std::int64_t stride = grad_residual_.stride();
   std::fill(rows, rows + samples * stride, T(0));
   Lists<T> grads = on_support(k + 1, grad_direction_);
   if (rule()) {
-    kernels_.dense_product(samples, grad_directions_.rows(k), grad_directions_.stride(),
+    kernels_.dense_product(samples, grad_directions_.rows(slot(k)), grad_directions_.stride(),
                            problem_.weight_t, k, rows, stride);
     if (wants_weight_) {
       grads = all_atoms_.lists(0);
       for (std::int64_t s = 0; s < samples; ++s) {
-        const T* row = grad_directions_.row(k, s);
+        const T* row = grad_directions_.row(slot(k), s);
         std::copy(row, row + problem_.n_atoms, grads.value + s * grads.stride);
       }
     }
@@ -336,8 +341,8 @@ void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted,
             stride, tile_.cursor());
   }
   const auto one = [](std::int64_t) { return T(1); };
-  if (wants_weight_) directions_by_row_.build(k, samples, grads, one);
-  if (wants_dictionary_) points_by_row_.build(k, samples, tile_.points(k), one);
+  if (wants_weight_) directions_by_row_.build(slot(k), samples, grads, one);
+  if (wants_dictionary_) points_by_row_.build(slot(k), samples, tile_.points(k), one);
   if (args_.measurements != nullptr) {
     for (std::int64_t s = 0; s < samples; ++s) {
       T* grad = args_.measurements + (tile_.first() + s) * m;
@@ -391,49 +396,42 @@ void BackwardTile<T>::through_momentum(std::int64_t k, T* target) {
 }
 
 template <class T>
-void BackwardTile<T>::add_gram(std::int64_t first, std::int64_t last, std::int64_t matrix,
-                               T* target, std::int64_t stride) const {
-  for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
-    if (args_.n_grams > 1 && k != matrix) continue;
-    kernels_.row_accumulate(first, last, points_by_row_.get(k), grad_directions_.rows(k),
-                            grad_directions_.stride(), problem_.n_atoms, target, stride);
-  }
+void BackwardTile<T>::add_gram(std::int64_t k, std::int64_t first, std::int64_t last,
+                               std::int64_t matrix, T* target, std::int64_t stride) const {
+  if (k < 0 || (args_.n_grams > 1 && k != matrix)) return;
+  kernels_.row_accumulate(first, last, points_by_row_.get(slot(k)), grad_directions_.rows(slot(k)),
+                          grad_directions_.stride(), problem_.n_atoms, target, stride);
 }
 
 template <class T>
-void BackwardTile<T>::add_dictionary(std::int64_t first, std::int64_t last, T* target,
-                                     std::int64_t stride) const {
+void BackwardTile<T>::add_dictionary(std::int64_t k, std::int64_t first, std::int64_t last,
+                                     T* target, std::int64_t stride) const {
   const std::int64_t m = problem_.n_measurements;
-  if (wants_dictionary_) {
-    for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
-      kernels_.row_accumulate(first, last, points_by_row_.get(k), grad_residual_.rows(k),
-                              grad_residual_.stride(), m, target, stride);
-    }
-    if (args_.n_weights == 0) add_weight(first, last, 0, target, stride);
+  if (args_.grad_objective != nullptr) {
+    kernels_.row_accumulate(first, last, codes_by_row_.get(slot(k + 1)),
+                            objective_residual_.rows(slot(k + 1)), objective_residual_.stride(), m,
+                            target, stride);
   }
-  if (args_.grad_objective == nullptr) return;
-  for (std::int64_t k = 0; k <= problem_.n_layers; ++k) {
-    kernels_.row_accumulate(first, last, codes_by_row_.get(k), objective_residual_.rows(k),
-                            objective_residual_.stride(), m, target, stride);
-  }
+  if (k < 0 || !wants_dictionary_) return;
+  kernels_.row_accumulate(first, last, points_by_row_.get(slot(k)), grad_residual_.rows(slot(k)),
+                          grad_residual_.stride(), m, target, stride);
+  if (args_.n_weights == 0) add_weight(k, first, last, 0, target, stride);
 }
 
 template <class T>
-void BackwardTile<T>::add_weight(std::int64_t first, std::int64_t last, std::int64_t matrix,
-                                 T* target, std::int64_t stride) const {
+void BackwardTile<T>::add_weight(std::int64_t k, std::int64_t first, std::int64_t last,
+                                 std::int64_t matrix, T* target, std::int64_t stride) const {
+  if (k < 0 || (args_.n_weights > 1 && k != matrix)) return;
   const RowStore<T>& residuals = tile_.residuals();
-  for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
-    if (args_.n_weights > 1 && k != matrix) continue;
-    kernels_.row_accumulate(first, last, directions_by_row_.get(k), residuals.rows(k),
-                            residuals.stride(), problem_.n_measurements, target, stride);
-  }
+  kernels_.row_accumulate(first, last, directions_by_row_.get(slot(k)), residuals.rows(k),
+                          residuals.stride(), problem_.n_measurements, target, stride);
 }
 
 template <class T>
 void BackwardTile<T>::add_atom_terms(std::int64_t k, double* step, double* threshold) const {
   const Lists<T> codes = tile_.codes(k + 1);
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
-    const std::int64_t term_row = (k * tile_.capacity() + s) * codes.stride;
+    const std::int64_t term_row = (slot(k) * tile_.capacity() + s) * codes.stride;
     for (std::int32_t p = 0; p < codes.count[s]; ++p) {
       const std::int32_t i = codes.index[s * codes.stride + p];
       if (step != nullptr) step[i] += static_cast<double>(step_.terms[term_row + p]);

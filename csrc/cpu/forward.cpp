@@ -38,6 +38,36 @@ Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out,
 }
 
 template <class T>
+Status multiply(const T* rows, std::int64_t batch, const PackedMatrix<T>& matrix,
+                std::int64_t layers, T* out, int threads) {
+  const Kernels<T>& kernels = active<T>();
+  const std::int64_t tiles = (batch + kTileSamples - 1) / kTileSamples;
+  const std::int64_t workers = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, tiles));
+  std::vector<RowStore<T>> scratch;
+  try {
+    for (std::int64_t w = 0; w < workers; ++w) {
+      scratch.emplace_back(1, std::min(kTileSamples, batch), matrix.cols);
+    }
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+  parallel_for(layers * tiles, static_cast<int>(workers), [&](std::int64_t task, int worker) {
+    const std::int64_t layer = task / tiles;
+    const std::int64_t first = task % tiles * kTileSamples;
+    const std::int64_t samples = std::min(kTileSamples, batch - first);
+    const RowStore<T>& sums = scratch[static_cast<std::size_t>(worker)];
+    std::fill(sums.rows(0), sums.rows(0) + samples * sums.stride(), T(0));
+    kernels.dense_product(samples, rows + first * matrix.rows, matrix.rows, matrix, layer,
+                          sums.rows(0), sums.stride());
+    for (std::int64_t s = 0; s < samples; ++s) {
+      const T* row = sums.row(0, s);
+      std::copy(row, row + matrix.cols, out + (layer * batch + first + s) * matrix.cols);
+    }
+  });
+  return Status::ok;
+}
+
+template <class T>
 void pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
           std::int64_t layer_stride, std::int64_t row_stride, std::int64_t col_stride, T* target) {
   constexpr std::int64_t kColumns = block_columns<T>();
@@ -62,6 +92,10 @@ void pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t 
 template Status unrolled_forward<float>(const Problem<float>&, const ForwardOutputs<float>&, int);
 template Status unrolled_forward<double>(const Problem<double>&, const ForwardOutputs<double>&,
                                          int);
+template Status multiply<float>(const float*, std::int64_t, const PackedMatrix<float>&,
+                                std::int64_t, float*, int);
+template Status multiply<double>(const double*, std::int64_t, const PackedMatrix<double>&,
+                                 std::int64_t, double*, int);
 template void pack<float>(const float*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                           std::int64_t, std::int64_t, float*);
 template void pack<double>(const double*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,

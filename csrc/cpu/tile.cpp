@@ -2,6 +2,7 @@
 #include "cpu/tile.h"
 
 #include <cmath>
+#include <type_traits>
 
 #include "math/prox.h"
 
@@ -205,20 +206,33 @@ void Tile<T>::shrink(std::int64_t k, const Tape& tape) {
 // One sample's part of a tape.
 template <class T>
 struct TapeRecord {
-  TapeRecord(const Tape& tape, std::int64_t sample, std::int64_t layers)
-      : count(reinterpret_cast<std::int32_t*>(tape.data + sample * tape.bytes)),
-        value(reinterpret_cast<T*>(count + (layers + 1) / 2 * 2)),
-        v(value + tape.entries + tape.entries % 2),
-        index(reinterpret_cast<std::int32_t*>(v + tape.entries + tape.entries % 2)) {}
+  TapeRecord(const Tape& tape, std::int64_t sample, const Problem<T>& problem)
+      : wide(Tape::index_bytes(problem.n_atoms) == 4),
+        count(reinterpret_cast<std::int32_t*>(tape.data + sample * tape.bytes)),
+        value(reinterpret_cast<T*>(count + (problem.n_layers + 1) / 2 * 2)),
+        v(value + tape.entries),
+        index(v + tape.entries) {}
+
+  // Calls f with the indices in their type.
+  template <class F>
+  void with_index(F f) const {
+    if (wide) {
+      f(static_cast<std::int32_t*>(index));
+    } else {
+      f(static_cast<std::uint16_t*>(index));
+    }
+  }
+
+  bool wide;
   std::int32_t* count;
   T* value;
   T* v;
-  std::int32_t* index;
+  void* index;
 };
 
 template <class T>
 void Tile<T>::record(std::int64_t k, std::int64_t s, const T* v, const Tape& tape) {
-  const TapeRecord<T> record(tape, first_ + s, problem_.n_layers);
+  const TapeRecord<T> record(tape, first_ + s, problem_);
   const Lists<T> lists = codes(k + 1);
   const std::int32_t count = lists.count[s];
   const std::int64_t at = k == 0 ? 0 : recorded_[s];
@@ -229,7 +243,11 @@ void Tile<T>::record(std::int64_t k, std::int64_t s, const T* v, const Tape& tap
   }
   record.count[k] = count;
   const std::int32_t* index = lists.index + s * lists.stride;
-  std::copy(index, index + count, record.index + at);
+  record.with_index([=](auto* to) {
+    using Index = std::remove_pointer_t<decltype(to)>;
+    std::transform(index, index + count, to + at,
+                   [](std::int32_t i) { return static_cast<Index>(i); });
+  });
   const T* value = lists.value + s * lists.stride;
   std::copy(value, value + count, record.value + at);
   for (std::int32_t p = 0; p < count; ++p) record.v[at + p] = v[index[p]];
@@ -240,16 +258,18 @@ bool Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape
   first_ = first;
   samples_ = samples;
   for (std::int64_t s = 0; s < samples; ++s) {
-    if (TapeRecord<T>(tape, first + s, problem_.n_layers).count[0] < 0) return false;
+    if (TapeRecord<T>(tape, first + s, problem_).count[0] < 0) return false;
   }
   load(problem_.initial, 0, dense_.rows(0));
   for (std::int64_t s = 0; s < samples; ++s) {
-    const TapeRecord<T> record(tape, first + s, problem_.n_layers);
+    const TapeRecord<T> record(tape, first + s, problem_);
     std::int64_t at = 0;
     for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
       const Lists<T> lists = codes(k + 1);
       const std::int32_t count = record.count[k];
-      std::copy(record.index + at, record.index + at + count, lists.index + s * lists.stride);
+      record.with_index([=](const auto* from) {
+        std::copy(from + at, from + at + count, lists.index + s * lists.stride);
+      });
       std::copy(record.value + at, record.value + at + count, lists.value + s * lists.stride);
       std::copy(record.v + at, record.v + at + count,
                 support_directions_.get() + (k * capacity_ + s) * lists.stride);

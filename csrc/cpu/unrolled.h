@@ -14,6 +14,11 @@ Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out,
 template <class T>
 Status unrolled_backward(const Problem<T>& problem, const BackwardArguments<T>& args, int threads);
 
+// out[l] = rows (batch, matrix.rows) times the matrix of layer l: (layers, batch, matrix.cols).
+template <class T>
+Status multiply(const T* rows, std::int64_t batch, const PackedMatrix<T>& matrix,
+                std::int64_t layers, T* out, int threads);
+
 // Copies `layers` matrices into the kernels' layout. Element (i, j) of layer l is at
 // source[l * layer_stride + i * row_stride + j * col_stride].
 template <class T>

@@ -13,7 +13,10 @@ from fastunroll import planner
 from fastunroll._checks import check_choice, check_like, check_number, check_shape, check_tensor
 from fastunroll.ops import autograd
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
+from fastunroll.ops.pack import PackedOperands
 from fastunroll.prepared import FORMS, PreparedDictionary, check_weight
+
+_WEIGHT = PackedOperands._fields.index("weight")
 
 
 class UnrolledResult(NamedTuple):
@@ -190,7 +193,7 @@ def unrolled_prox_gradient(
         form = planner.choose_form(b.shape[0], (m, n), n_layers, n_weights, training)
     linear = None
     if form == "gram":
-        linear, gram = _gram_operands(b, matrix, weight, gram)
+        linear, gram = _gram_operands(b, matrix, weight, gram, packed)
     with_objective = objective_weight is not None
     lam = check_number("objective_weight", objective_weight, minimum=0.0) if with_objective else 0.0
     explicit = form == "factored" or with_objective
@@ -342,18 +345,24 @@ def prox_gradient_step(
 
 
 def _gram_operands(
-    b: Tensor, dictionary: Tensor, weight: Tensor | None, gram: Tensor | None
+    b: Tensor,
+    dictionary: Tensor,
+    weight: Tensor | None,
+    gram: Tensor | None,
+    packed: tuple[Tensor, ...],
 ) -> tuple[Tensor, Tensor]:
-    """c = b W: (1 or K, B, n) and, where it is not given, G = A^T W: (1 or K, n, n)."""
+    """Return c = b W: (1 or K, B, n) and, where it is not given, G = A^T W: (1 or K, n, n)."""
     if torch.is_autocast_enabled(b.device.type):
         # A rounded forward product stops the recursion early, so autocast does not apply to it.
         with torch.autocast(b.device.type, enabled=False):
-            return _gram_operands(b, dictionary, weight, gram)
-    if weight is None or weight.shape[0] == 1:
-        # A plain matrix product: the batched one is slower for one matrix.
-        analysis = dictionary if weight is None else weight[0]
-        return (b @ analysis)[None], (dictionary.mT @ analysis)[None] if gram is None else gram
-    return b @ weight, dictionary.mT @ weight if gram is None else gram
+            return _gram_operands(b, dictionary, weight, gram, packed)
+    analysis = dictionary[None] if weight is None else weight
+    linear = autograd.multiply(b, analysis, packed[_WEIGHT] if packed else None)
+    if gram is not None:
+        return linear, gram
+    # One plain matrix product where it does: the batched one is slower.
+    one = analysis.shape[0] == 1
+    return linear, (dictionary.mT @ analysis[0])[None] if one else dictionary.mT @ analysis
 
 
 def _run(arguments: UnrolledArguments, flat: bool) -> UnrolledResult:

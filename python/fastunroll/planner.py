@@ -17,11 +17,11 @@ import math
 TYPICAL_DENSITY = 0.15
 """Mean share of non-zeros of the iterates of trained networks."""
 
-TAPE_DENSITY = 0.18
+TAPE_DENSITY = 0.25
 """Mean density up to which the forward pass keeps the supports for the backward pass.
 
-At 12 bytes an entry in float32 that is a twelfth of what PyTorch's autograd keeps; samples beyond it
-keep nothing and are run again."""
+At 10 bytes an entry in float32 that is an eleventh of what PyTorch's autograd keeps; samples beyond
+it keep nothing and are run again."""
 
 MAX_PREPARED_GRAM_ELEMENTS = 1 << 28
 """A prepared Gram matrix larger than this (1 GiB in float32) is not formed unless asked for."""
@@ -29,7 +29,7 @@ MAX_PREPARED_GRAM_ELEMENTS = 1 << 28
 
 def tape_entries(n_layers: int, n_atoms: int) -> int:
     """Entries per sample that are kept between the forward and the backward pass."""
-    return math.ceil(TAPE_DENSITY * n_layers * n_atoms)
+    return 8 * math.ceil(TAPE_DENSITY * n_layers * n_atoms / 8)
 
 
 def choose_form(

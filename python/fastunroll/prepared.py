@@ -93,6 +93,5 @@ def prepare(
             analysis = dictionary[None] if weight is None else weight
             gram = (dictionary.double().mT @ analysis.double()).to(dictionary.dtype)
         native = dictionary.device.type == "cpu"
-        symmetric = weight is None
-        packed = pack_operands(gram, dictionary, weight, symmetric=symmetric) if native else ()
+        packed = pack_operands(gram, dictionary, weight, prepared=True) if native else ()
         return PreparedDictionary(dictionary, weight, gram, packed)

@@ -24,7 +24,7 @@ def _double_backward() -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def _plain(a: UnrolledArguments) -> bool:
+def _plain(*tensors: Tensor | None) -> bool:
     """Whether nothing but the kernel would see the call, so that the dispatcher can be left out.
 
     It takes as long as twenty layers of a small problem. Traces, fake tensors and modes need it.
@@ -32,8 +32,7 @@ def _plain(a: UnrolledArguments) -> bool:
     return (
         not torch.compiler.is_compiling()
         and not is_in_torch_dispatch_mode()
-        and a.threshold.device.type == "cpu"
-        and all(t is None or type(t) in _PLAIN_TYPES for t in a.differentiable)
+        and all(t is None or (type(t) in _PLAIN_TYPES and t.device.type == "cpu") for t in tensors)
     )
 
 
@@ -75,6 +74,27 @@ class _Unrolled(torch.autograd.Function):
         return (*kept, *[None] * (len(a) - N_DIFFERENTIABLE))
 
 
+class _Multiply(torch.autograd.Function):
+    @staticmethod
+    def forward(rows: Tensor, matrices: Tensor, packed: Tensor | None) -> Tensor:
+        products: Tensor = _ops.multiply.default(rows, matrices, packed)
+        return products
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, matrices = ctx.saved_tensors
+        for_rows, for_matrices, _ = ctx.needs_input_grad
+        return (
+            torch.einsum("lbn,lmn->bm", grad, matrices) if for_rows else None,
+            rows.mT @ grad if for_matrices else None,
+            None,
+        )
+
+
 class _SoftThreshold(torch.autograd.Function):
     @staticmethod
     def forward(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
@@ -96,6 +116,20 @@ class _SoftThreshold(torch.autograd.Function):
         return (*found, None)
 
 
+def multiply(rows: Tensor, matrices: Tensor, packed: Tensor | None = None) -> Tensor:
+    """Products (L, B, n) of rows (B, m) with matrices (L, m, n), each row as if it were alone."""
+    if forced_backend() == "reference" or rows.shape[0] == 0:
+        return reference.multiply(rows, matrices)
+    products: Tensor
+    if torch.is_grad_enabled() and (rows.requires_grad or matrices.requires_grad):
+        products = _Multiply.apply(rows, matrices, packed)  # type: ignore[no-untyped-call]
+    elif _plain(rows, matrices):
+        products = cpu.multiply(rows, matrices, packed)
+    else:
+        products = _ops.multiply.default(rows, matrices, packed)
+    return products
+
+
 def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
     """Shrinkage with its gradient; arguments as `fastunroll.soft_threshold`, checked there."""
     if forced_backend() == "reference" or u.numel() == 0:
@@ -114,7 +148,7 @@ def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
     needs_grad = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in a.differentiable
     )
-    if not needs_grad and _plain(a):
+    if not needs_grad and _plain(*a.differentiable):
         return cpu.unrolled(*a)[:3]
     run: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = _ops.unrolled.default
     if needs_grad:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastunroll import _native
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
-from fastunroll.ops.pack import PackedOperands, pack_operands
+from fastunroll.ops.pack import PackedOperands, pack, pack_operands
 from fastunroll.ops.schema import empty_results, library, zero_gradients
 
 _SERIAL_WORK = 1 << 18
@@ -143,6 +143,20 @@ def unrolled_backward(
     return tuple(targets)
 
 
+def multiply(rows: Tensor, matrices: Tensor, packed: Tensor | None) -> Tensor:
+    """Products of the rows with matrices; a row's result does not depend on its batch."""
+    rows = rows.contiguous()
+    packed = pack(matrices) if packed is None else packed
+    layers, m, n = matrices.shape
+    batch = rows.shape[0]
+    out = rows.new_empty(layers, batch, n)
+    run = _native.multiply_f64 if rows.dtype == torch.float64 else _native.multiply_f32
+    threads = _threads(layers * batch * m * n)
+    addresses = (rows.data_ptr(), batch, packed.data_ptr(), layers, m, n, out.data_ptr())
+    _raise_for(run(*addresses, threads))
+    return out
+
+
 def _threshold_problem(u: Tensor, threshold: Tensor) -> tuple[int, int, int, int, bool, bool]:
     rows = u.shape[0] if u.dim() == 2 else 1
     per_sample = threshold.dim() == 2 and threshold.shape[0] > 1
@@ -177,5 +191,6 @@ def soft_threshold_backward(
 
 library.impl("unrolled", unrolled, "CPU")
 library.impl("unrolled_backward", unrolled_backward, "CPU")
+library.impl("multiply", multiply, "CPU")
 library.impl("soft_threshold", soft_threshold, "CPU")
 library.impl("soft_threshold_backward", soft_threshold_backward, "CPU")

@@ -41,7 +41,7 @@ def pack_operands(
     weight: Tensor | None,
     *,
     backward: bool = True,
-    symmetric: bool = False,
+    prepared: bool = False,
 ) -> PackedOperands:
     """Pack what the forward pass, and with ``backward`` the backward pass, reads.
 
@@ -50,7 +50,7 @@ def pack_operands(
     gram : (layers, n, n), or None in the factored form
     dictionary : (m, n), where the form or the objective needs it
     weight : (layers, m, n), or None where W = A
-    symmetric : whether G is its own transpose, so that one copy serves both passes
+    prepared : whether G is A^T W, and W is wanted too, for c = b W
     """
     given = gram if gram is not None else dictionary
     assert given is not None
@@ -60,8 +60,10 @@ def pack_operands(
         dictionary_t = pack(dictionary.mT)
     if gram is not None:
         gram_p = pack(gram)
+        symmetric = prepared and weight is None  # G = A^T A
         gram_t = none if not backward else gram_p if symmetric else pack(gram.mT)
     elif dictionary is not None:
-        weight_p = pack(dictionary if weight is None else weight)
         weight_t = dictionary_t if weight is None else pack(weight.mT) if backward else none
+    if dictionary is not None and (gram is None or prepared):
+        weight_p = pack(dictionary if weight is None else weight)
     return PackedOperands(gram_p, gram_t, dictionary_t, weight_p, weight_t)

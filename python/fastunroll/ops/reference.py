@@ -12,6 +12,11 @@ from torch import Tensor
 from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
 
 
+def multiply(rows: Tensor, matrices: Tensor, packed: Tensor | None = None) -> Tensor:
+    """Products of the rows (B, m) with matrices (L, m, n): (L, B, n)."""
+    return rows @ matrices
+
+
 def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool = False) -> Tensor:
     """Soft threshold S_t(u) = sign(u) max(|u| - t, 0); non-negative codes: max(u - t, 0).
 

@@ -27,6 +27,7 @@ library.define(
     "unrolled_backward(Tensor? grad_codes, Tensor? grad_objective, Tensor? grad_iterates, "
     f"Tensor? tape, {_UNROLLED}, bool[] needs) -> ({_GRADIENTS})"
 )
+library.define("multiply(Tensor rows, Tensor matrices, Tensor? packed) -> Tensor")
 library.define("soft_threshold(Tensor u, Tensor threshold, bool nonnegative) -> Tensor")
 library.define(
     "soft_threshold_backward(Tensor grad, Tensor u, Tensor threshold, bool nonnegative) "
@@ -36,8 +37,8 @@ library.define(
 
 def tape_bytes(a: UnrolledArguments) -> int:
     """Bytes of one sample on the tape: counts, then codes, directions and indices."""
-    counts, entries = (a.n_layers + 1) // 2 * 2, a.tape_entries + a.tape_entries % 2
-    return counts * 4 + entries * (4 + 2 * a.threshold.element_size())
+    counts, index = (a.n_layers + 1) // 2 * 2, 2 if a.n_atoms <= 1 << 16 else 4
+    return counts * 4 + a.tape_entries * (index + 2 * a.threshold.element_size())
 
 
 def empty_results(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -75,6 +76,10 @@ def _unrolled_backward_shapes(
     return zero_gradients(UnrolledArguments(*unrolled), needs)  # type: ignore[arg-type]
 
 
+def _multiply_shape(rows: Tensor, matrices: Tensor, packed: Tensor | None) -> Tensor:
+    return rows.new_empty(matrices.shape[0], rows.shape[0], matrices.shape[2])
+
+
 def _soft_threshold_shape(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
     return torch.empty_like(u, memory_format=torch.contiguous_format)
 
@@ -91,6 +96,7 @@ def _soft_threshold_backward_shapes(
 for _name, _shapes in (
     ("unrolled", _unrolled_shapes),
     ("unrolled_backward", _unrolled_backward_shapes),
+    ("multiply", _multiply_shape),
     ("soft_threshold", _soft_threshold_shape),
     ("soft_threshold_backward", _soft_threshold_backward_shapes),
 ):
@@ -116,6 +122,7 @@ def _unrolled_backward_fallback(
 
 library.impl("unrolled", _unrolled_fallback, "CompositeExplicitAutograd")
 library.impl("unrolled_backward", _unrolled_backward_fallback, "CompositeExplicitAutograd")
+library.impl("multiply", reference.multiply, "CompositeExplicitAutograd")
 library.impl("soft_threshold", reference.soft_threshold, "CompositeExplicitAutograd")
 library.impl(
     "soft_threshold_backward", reference.soft_threshold_backward, "CompositeExplicitAutograd"
