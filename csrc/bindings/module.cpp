@@ -40,12 +40,6 @@ PackedMatrix<T> matrix(Address data, std::int64_t rows, std::int64_t cols, bool 
 }
 
 template <class T>
-Tape make_tape(const Problem<T>& p, Address data, std::int64_t entries) {
-  return {pointer<unsigned char>(data), Tape::bytes_for<T>(p.n_layers, p.n_atoms, entries),
-          entries};
-}
-
-template <class T>
 void bind_problem(py::module_& m, const char* name) {
   using P = BoundProblem<T>;
   py::class_<P>(m, name, py::module_local())
@@ -89,22 +83,19 @@ void bind_problem(py::module_& m, const char* name) {
       }))
       .def(
           "forward",
-          [](P& p, Address codes, Address objective, Address iterates, Address tape,
-             std::int64_t tape_entries, int threads) {
+          [](P& p, Address codes, Address objective, Address iterates, int threads) {
             p.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
             const ForwardOutputs<T> out{pointer<T>(codes), pointer<T>(objective),
-                                        pointer<T>(iterates), make_tape<T>(p, tape, tape_entries)};
+                                        pointer<T>(iterates)};
             return static_cast<int>(cpu::unrolled_forward<T>(p, out, threads));
           },
           py::call_guard<py::gil_scoped_release>())
       .def(
           "backward",
-          [](P& p, Address tape, std::int64_t tape_entries, std::array<Address, 3> incoming,
-             std::array<Address, 11> outgoing, std::int64_t n_grams, std::int64_t n_weights,
-             int threads) {
+          [](P& p, std::array<Address, 3> incoming, std::array<Address, 11> outgoing,
+             std::int64_t n_grams, std::int64_t n_weights, int threads) {
             p.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
             BackwardArguments<T> a;
-            a.tape = make_tape<T>(p, tape, tape_entries);
             a.grad_codes = pointer<const T>(incoming[0]);
             a.grad_objective = pointer<const T>(incoming[1]);
             a.grad_iterates = pointer<const T>(incoming[2]);
@@ -124,8 +115,8 @@ void bind_functions(py::module_& m, const std::string& dtype) {
   m.def(("pack_" + dtype).c_str(),
         [](Address source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
            Strides strides, Address target) {
-          cpu::pack<T>(pointer<const T>(source), layers, rows, cols, strides[0], strides[1],
-                       strides[2], pointer<T>(target));
+          return cpu::pack<T>(pointer<const T>(source), layers, rows, cols, strides[0], strides[1],
+                              strides[2], pointer<T>(target));
         },
         py::call_guard<py::gil_scoped_release>());
   m.def(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "cpu/backward_tile.h"
@@ -11,35 +12,44 @@ namespace {
 
 // Fixed, because sums over samples go tile by tile: the result must not depend on the threads.
 constexpr std::int64_t kTileSamples = 64;
-// Rows of a parameter's gradient that one task sums.
-constexpr std::int64_t kTaskRows = 128;
+// Rows of a block of columns that one task sums.
+constexpr std::int64_t kTaskRows = 256;
 
-// A gradient in padded rows, one matrix per layer or one for all; copied out at the end.
+// The gradient of matrices (rows, cols) in blocks of columns, which stay in the cache while a
+// tile's layers are added to them; written out at the end.
 template <class T>
-struct PaddedGradient {
-  PaddedGradient() = default;
-  PaddedGradient(T* out_, std::int64_t matrices_, std::int64_t rows_, std::int64_t cols_)
-      : out(out_), matrices(matrices_), rows(rows_), cols(cols_), stride(padded<T>(cols_)) {
-    if (out != nullptr) data = Buffer<T>(matrices * rows * stride);
+struct BlockedGradient {
+  using Part = typename BackwardTile<T>::Part;
+
+  BlockedGradient() = default;
+  BlockedGradient(T* out_, std::int64_t matrices_, std::int64_t rows_, std::int64_t cols_)
+      : out(out_), matrices(matrices_), rows(rows_), cols(cols_) {
+    if (out != nullptr) data = Buffer<T>(matrices * blocks() * rows * block_columns<T>());
   }
-  T* matrix(std::int64_t index) const { return data.get() + index * rows * stride; }
+  std::int64_t blocks() const { return padded<T>(cols) / block_columns<T>(); }
   std::int64_t row_tasks() const { return (rows + kTaskRows - 1) / kTaskRows; }
-  std::int64_t tasks() const { return out == nullptr ? 0 : matrices * row_tasks(); }
-  // body(matrix, first row, last row)
-  template <class Body>
-  void task(std::int64_t t, Body body) const {
-    const std::int64_t first = t % row_tasks() * kTaskRows;
-    body(t / row_tasks(), first, std::min(first + kTaskRows, rows));
+  std::int64_t tasks() const { return out == nullptr ? 0 : matrices * blocks() * row_tasks(); }
+  T* block(std::int64_t index) const { return data.get() + index * rows * block_columns<T>(); }
+  Part part(std::int64_t task) const {
+    const std::int64_t index = task / row_tasks();
+    const std::int64_t first = task % row_tasks() * kTaskRows;
+    return {index / blocks(), first, std::min(first + kTaskRows, rows),
+            index % blocks() * block_columns<T>(), block(index)};
   }
   void write() const {
     if (out == nullptr) return;
-    for (std::int64_t i = 0; i < matrices * rows; ++i) {
-      std::copy(data.get() + i * stride, data.get() + i * stride + cols, out + i * cols);
+    for (std::int64_t b = 0; b < matrices * blocks(); ++b) {
+      const std::int64_t column = b % blocks() * block_columns<T>();
+      const std::int64_t width = std::min(block_columns<T>(), cols - column);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const T* row = block(b) + i * block_columns<T>();
+        std::copy(row, row + width, out + ((b / blocks()) * rows + i) * cols + column);
+      }
     }
   }
 
   T* out = nullptr;
-  std::int64_t matrices = 0, rows = 0, cols = 0, stride = 0;
+  std::int64_t matrices = 0, rows = 0, cols = 0;
   Buffer<T> data;
 };
 
@@ -79,39 +89,31 @@ class Backward {
     if (args.momentum != nullptr) sums_.momentum = Buffer<double>(cells);
     const std::int64_t n = problem.n_atoms;
     const std::int64_t m = problem.n_measurements;
-    gram_ = PaddedGradient<T>(args.gram, args.n_grams, n, n);
-    dictionary_ = PaddedGradient<T>(args.dictionary_t, 1, n, m);
-    weight_ = PaddedGradient<T>(args.weight_t, args.n_weights, n, m);
+    gram_ = BlockedGradient<T>(args.gram, args.n_grams, n, n);
+    dictionary_ = BlockedGradient<T>(args.dictionary_t, 1, n, m);
+    weight_ = BlockedGradient<T>(args.weight_t, args.n_weights, n, m);
     atom_sums_ = Buffer<double>(2 * problem.n_layers * n);
     const std::int64_t tiles = (problem.batch + kTileSamples - 1) / kTileSamples;
     group_ = std::min<std::int64_t>(tiles, threads);
     for (std::int64_t t = 0; t < group_; ++t) {
-      tiles_.push_back(std::make_unique<BackwardTile<T>>(
-          problem, args, sums_, std::min(kTileSamples, problem.batch), group_ > 1));
+      tiles_.push_back(std::make_unique<BackwardTile<T>>(problem, args, sums_,
+                                                         std::min(kTileSamples, problem.batch)));
     }
   }
 
-  // Tile by tile, each stage is added to the gradients while it is in the cache. With several
-  // threads a group of tiles runs first, then every thread adds up its rows of the gradients, in
-  // the same order.
+  // A group of tiles runs, one per thread; then every thread adds the tiles, in order, to its parts
+  // of the gradients.
   void run() {
     for (std::int64_t start = 0; start < problem_.batch; start += group_ * kTileSamples) {
       const std::int64_t left = (problem_.batch - start + kTileSamples - 1) / kTileSamples;
       const std::int64_t count = std::min(group_, left);
       parallel_for(count, threads_, [&](std::int64_t t, int) {
-        BackwardTile<T>& tile = *tiles_[static_cast<std::size_t>(t)];
         const std::int64_t first = start + t * kTileSamples;
-        tile.run(first, std::min(kTileSamples, problem_.batch - first), [&](std::int64_t k) {
-          for (std::int64_t task = 0; group_ == 1 && task < tasks(); ++task) add(tile, task, k);
-        });
+        tiles_[static_cast<std::size_t>(t)]->run(first,
+                                                 std::min(kTileSamples, problem_.batch - first));
       });
-      if (group_ == 1) continue;
       parallel_for(tasks(), threads_, [&](std::int64_t task, int) {
-        for (std::int64_t t = 0; t < count; ++t) {
-          for (std::int64_t k = problem_.n_layers - 1; k >= -1; --k) {
-            add(*tiles_[static_cast<std::size_t>(t)], task, k);
-          }
-        }
+        for (std::int64_t t = 0; t < count; ++t) add(*tiles_[static_cast<std::size_t>(t)], task);
       });
     }
     finish();
@@ -128,31 +130,24 @@ class Backward {
            (step_per_atom() || threshold_per_atom() ? problem_.n_layers : 0);
   }
 
-  // Adds stage k of a tile to the part of the gradients that the task owns.
-  void add(const BackwardTile<T>& tile, std::int64_t task, std::int64_t k) {
-    if (task < gram_.tasks()) {
-      gram_.task(task, [&](std::int64_t matrix, std::int64_t first, std::int64_t last) {
-        tile.add_gram(k, first, last, matrix, gram_.matrix(matrix), gram_.stride);
-      });
-      return;
+  // Adds a tile to the part of the gradients that the task owns.
+  void add(const BackwardTile<T>& tile, std::int64_t task) {
+    using Add =
+        void (BackwardTile<T>::*)(std::int64_t, const typename BackwardTile<T>::Part&) const;
+    const std::pair<const BlockedGradient<T>*, Add> targets[] = {
+        {&gram_, &BackwardTile<T>::add_gram},
+        {&dictionary_, &BackwardTile<T>::add_dictionary},
+        {&weight_, &BackwardTile<T>::add_weight}};
+    for (const auto& [gradient, add_stage] : targets) {
+      if (task < gradient->tasks()) {
+        const auto part = gradient->part(task);
+        for (std::int64_t k = problem_.n_layers - 1; k >= -1; --k) (tile.*add_stage)(k, part);
+        return;
+      }
+      task -= gradient->tasks();
     }
-    task -= gram_.tasks();
-    if (task < dictionary_.tasks()) {
-      dictionary_.task(task, [&](std::int64_t, std::int64_t first, std::int64_t last) {
-        tile.add_dictionary(k, first, last, dictionary_.matrix(0), dictionary_.stride);
-      });
-      return;
-    }
-    task -= dictionary_.tasks();
-    if (task < weight_.tasks()) {
-      weight_.task(task, [&](std::int64_t matrix, std::int64_t first, std::int64_t last) {
-        tile.add_weight(k, first, last, matrix, weight_.matrix(matrix), weight_.stride);
-      });
-      return;
-    }
-    if (k != task - weight_.tasks()) return;
-    tile.add_atom_terms(k, step_per_atom() ? atom_sums(0, k) : nullptr,
-                        threshold_per_atom() ? atom_sums(1, k) : nullptr);
+    tile.add_atom_terms(task, step_per_atom() ? atom_sums(0, task) : nullptr,
+                        threshold_per_atom() ? atom_sums(1, task) : nullptr);
   }
 
   double* atom_sums(std::int64_t parameter, std::int64_t k) {
@@ -186,9 +181,9 @@ class Backward {
   const int threads_;
   std::int64_t group_ = 0;
   SampleSums sums_;
-  PaddedGradient<T> gram_;
-  PaddedGradient<T> dictionary_;
-  PaddedGradient<T> weight_;
+  BlockedGradient<T> gram_;
+  BlockedGradient<T> dictionary_;
+  BlockedGradient<T> weight_;
   Buffer<double> atom_sums_;
   std::vector<std::unique_ptr<BackwardTile<T>>> tiles_;
 };

@@ -19,13 +19,12 @@ ParameterTerms<T>::ParameterTerms(const LayerParameter<T>& parameter, T* out_, s
 
 template <class T>
 BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments<T>& args,
-                              SampleSums& sums, std::int64_t capacity, bool keep_stages)
+                              SampleSums& sums, std::int64_t capacity)
     : problem_(problem),
       args_(args),
       sums_(sums),
       kernels_(active<T>()),
       tile_(problem, capacity, true),
-      keep_stages_(keep_stages),
       wants_weight_(
           problem.gram.data == nullptr &&
           (args.weight_t != nullptr || (args.n_weights == 0 && args.dictionary_t != nullptr))),
@@ -33,7 +32,7 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
       dense_direction_(problem.rule_weight != nullptr || args.gram != nullptr) {
   const std::int64_t n = problem.n_atoms;
   const std::int64_t m = problem.n_measurements;
-  const std::int64_t stages = keep_stages ? problem.n_layers : 1;
+  const std::int64_t stages = problem.n_layers;
   const bool factored = problem.gram.data == nullptr;
   all_atoms_ = ListStore<T>(1, capacity, n);
   const Lists<T> all = all_atoms_.lists(0);
@@ -72,13 +71,10 @@ Lists<T> BackwardTile<T>::on_support(std::int64_t k, const Buffer<T>& values) co
 }
 
 template <class T>
-void BackwardTile<T>::run(std::int64_t first, std::int64_t samples,
-                          const std::function<void(std::int64_t)>& after) {
+void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
   const std::int64_t n = problem_.n_atoms;
   const std::int64_t layers = problem_.n_layers;
-  if (args_.tape.data == nullptr || !tile_.restore(first, samples, args_.tape)) {
-    tile_.run(first, samples, {});
-  }
+  tile_.run(first, samples, {});
   for (std::int64_t slot = 0; slot < 3; ++slot) {
     std::fill(grad_codes_.rows(slot), grad_codes_.rows(slot) + samples * grad_codes_.stride(),
               T(0));
@@ -114,10 +110,8 @@ void BackwardTile<T>::run(std::int64_t first, std::int64_t samples,
         }
       }
     }
-    after(k);
   }
   add_output_gradients(0);
-  after(-1);
   if (args_.initial == nullptr) return;
   for (std::int64_t s = 0; s < samples; ++s) {
     const T* row = grad_codes_.row(0, s);
@@ -143,7 +137,7 @@ void BackwardTile<T>::add_output_gradients(std::int64_t k) {
 template <class T>
 void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
   const T* grad = args_.grad_objective + sample_index(k, 0);
-  T* residual = objective_residual_.rows(slot(k));
+  T* residual = objective_residual_.rows(k);
   const std::int64_t stride = objective_residual_.stride();
   const Lists<T> codes = tile_.codes(k);
   tile_.residual(codes, nullptr, residual, stride);
@@ -170,8 +164,7 @@ void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
     }
   }
   if (args_.dictionary_t != nullptr) {
-    codes_by_row_.build(slot(k), tile_.samples(), codes,
-                        [grad](std::int64_t s) { return grad[s]; });
+    codes_by_row_.build(k, tile_.samples(), codes, [grad](std::int64_t s) { return grad[s]; });
   }
 }
 
@@ -226,7 +219,7 @@ void BackwardTile<T>::through_prox(std::int64_t k) {
     T* grad_v = grad_direction_.get() + offset;
     for (std::int32_t p = 0; p < count; ++p) grad_v[p] = -step[step_stride * index[p]] * grad_u[p];
     if (!dense_direction_) continue;
-    T* row = grad_directions_.row(slot(k), s);
+    T* row = grad_directions_.row(k, s);
     if (rule()) {
       const T factor = through_rule(k, s, step_sum);
       const T* dense_v = tile_.directions().row(k, s);
@@ -248,7 +241,7 @@ void BackwardTile<T>::keep_terms(const ParameterTerms<T>& parameter, std::int64_
     T* out = parameter.out + sample_index(k, s) * problem_.n_atoms;
     for (std::int32_t p = 0; p < count; ++p) out[index[p]] = term(p);
   } else {
-    T* out = parameter.terms.get() + (slot(k) * tile_.capacity() + s) * all_atoms_.stride();
+    T* out = parameter.terms.get() + (k * tile_.capacity() + s) * all_atoms_.stride();
     for (std::int32_t p = 0; p < count; ++p) out[p] = term(p);
   }
 }
@@ -277,7 +270,7 @@ void BackwardTile<T>::write_linear(std::int64_t k) {
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
     T* row = args_.linear + k * problem_.linear_layer_stride + (tile_.first() + s) * n;
     if (rule()) {
-      const T* dense = grad_directions_.row(slot(k), s);
+      const T* dense = grad_directions_.row(k, s);
       for (std::int64_t i = 0; i < n; ++i) row[i] -= dense[i];
     } else {
       for (std::int32_t p = 0; p < grads.count[s]; ++p) {
@@ -301,18 +294,17 @@ void BackwardTile<T>::dots_to_rows(const Lists<T>& wanted, T* rows) {
 template <class T>
 void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* target) {
   if (args_.gram != nullptr) {
-    points_by_row_.build(slot(k), tile_.samples(), tile_.points(k),
-                         [](std::int64_t) { return T(1); });
+    points_by_row_.build(k, tile_.samples(), tile_.points(k), [](std::int64_t) { return T(1); });
   }
   const bool needed = k > 0 || args_.initial != nullptr || problem_.momentum != nullptr;
   if (!needed) return;
   if (rule()) {
-    kernels_.row_dots(tile_.samples(), wanted, problem_.gram, k, grad_directions_.rows(slot(k)),
+    kernels_.row_dots(tile_.samples(), wanted, problem_.gram, k, grad_directions_.rows(k),
                       grad_directions_.stride(), dots_.get());
     dots_to_rows(wanted, target);
   } else {
     product(kernels_, tile_.samples(), on_support(k + 1, grad_direction_),
-            dense_direction_ ? grad_directions_.rows(slot(k)) : nullptr, grad_directions_.stride(),
+            dense_direction_ ? grad_directions_.rows(k) : nullptr, grad_directions_.stride(),
             problem_.gram_t, k, target, grad_codes_.stride(), tile_.cursor());
   }
 }
@@ -322,17 +314,17 @@ template <class T>
 void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted, T* target) {
   const std::int64_t samples = tile_.samples();
   const std::int64_t m = problem_.n_measurements;
-  T* rows = grad_residual_.rows(slot(k));
+  T* rows = grad_residual_.rows(k);
   const std::int64_t stride = grad_residual_.stride();
   std::fill(rows, rows + samples * stride, T(0));
   Lists<T> grads = on_support(k + 1, grad_direction_);
   if (rule()) {
-    kernels_.dense_product(samples, grad_directions_.rows(slot(k)), grad_directions_.stride(),
+    kernels_.dense_product(samples, grad_directions_.rows(k), grad_directions_.stride(),
                            problem_.weight_t, k, rows, stride);
     if (wants_weight_) {
       grads = all_atoms_.lists(0);
       for (std::int64_t s = 0; s < samples; ++s) {
-        const T* row = grad_directions_.row(slot(k), s);
+        const T* row = grad_directions_.row(k, s);
         std::copy(row, row + problem_.n_atoms, grads.value + s * grads.stride);
       }
     }
@@ -341,8 +333,8 @@ void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted,
             stride, tile_.cursor());
   }
   const auto one = [](std::int64_t) { return T(1); };
-  if (wants_weight_) directions_by_row_.build(slot(k), samples, grads, one);
-  if (wants_dictionary_) points_by_row_.build(slot(k), samples, tile_.points(k), one);
+  if (wants_weight_) directions_by_row_.build(k, samples, grads, one);
+  if (wants_dictionary_) points_by_row_.build(k, samples, tile_.points(k), one);
   if (args_.measurements != nullptr) {
     for (std::int64_t s = 0; s < samples; ++s) {
       T* grad = args_.measurements + (tile_.first() + s) * m;
@@ -396,42 +388,39 @@ void BackwardTile<T>::through_momentum(std::int64_t k, T* target) {
 }
 
 template <class T>
-void BackwardTile<T>::add_gram(std::int64_t k, std::int64_t first, std::int64_t last,
-                               std::int64_t matrix, T* target, std::int64_t stride) const {
-  if (k < 0 || (args_.n_grams > 1 && k != matrix)) return;
-  kernels_.row_accumulate(first, last, points_by_row_.get(slot(k)), grad_directions_.rows(slot(k)),
-                          grad_directions_.stride(), problem_.n_atoms, target, stride);
+void BackwardTile<T>::accumulate(const Part& part, const TransposedLists<T>& entries,
+                                 const RowStore<T>& rows, std::int64_t slot) const {
+  kernels_.row_accumulate(part.first, part.last, entries, rows.rows(slot) + part.column,
+                          rows.stride(), part.target);
 }
 
 template <class T>
-void BackwardTile<T>::add_dictionary(std::int64_t k, std::int64_t first, std::int64_t last,
-                                     T* target, std::int64_t stride) const {
-  const std::int64_t m = problem_.n_measurements;
+void BackwardTile<T>::add_gram(std::int64_t k, const Part& part) const {
+  if (k < 0 || (args_.n_grams > 1 && k != part.matrix)) return;
+  accumulate(part, points_by_row_.get(k), grad_directions_, k);
+}
+
+template <class T>
+void BackwardTile<T>::add_dictionary(std::int64_t k, const Part& part) const {
   if (args_.grad_objective != nullptr) {
-    kernels_.row_accumulate(first, last, codes_by_row_.get(slot(k + 1)),
-                            objective_residual_.rows(slot(k + 1)), objective_residual_.stride(), m,
-                            target, stride);
+    accumulate(part, codes_by_row_.get(k + 1), objective_residual_, k + 1);
   }
   if (k < 0 || !wants_dictionary_) return;
-  kernels_.row_accumulate(first, last, points_by_row_.get(slot(k)), grad_residual_.rows(slot(k)),
-                          grad_residual_.stride(), m, target, stride);
-  if (args_.n_weights == 0) add_weight(k, first, last, 0, target, stride);
+  accumulate(part, points_by_row_.get(k), grad_residual_, k);
+  if (args_.n_weights == 0) add_weight(k, part);
 }
 
 template <class T>
-void BackwardTile<T>::add_weight(std::int64_t k, std::int64_t first, std::int64_t last,
-                                 std::int64_t matrix, T* target, std::int64_t stride) const {
-  if (k < 0 || (args_.n_weights > 1 && k != matrix)) return;
-  const RowStore<T>& residuals = tile_.residuals();
-  kernels_.row_accumulate(first, last, directions_by_row_.get(slot(k)), residuals.rows(k),
-                          residuals.stride(), problem_.n_measurements, target, stride);
+void BackwardTile<T>::add_weight(std::int64_t k, const Part& part) const {
+  if (k < 0 || (args_.n_weights > 1 && k != part.matrix)) return;
+  accumulate(part, directions_by_row_.get(k), tile_.residuals(), k);
 }
 
 template <class T>
 void BackwardTile<T>::add_atom_terms(std::int64_t k, double* step, double* threshold) const {
   const Lists<T> codes = tile_.codes(k + 1);
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
-    const std::int64_t term_row = (slot(k) * tile_.capacity() + s) * codes.stride;
+    const std::int64_t term_row = (k * tile_.capacity() + s) * codes.stride;
     for (std::int32_t p = 0; p < codes.count[s]; ++p) {
       const std::int32_t i = codes.index[s * codes.stride + p];
       if (step != nullptr) step[i] += static_cast<double>(step_.terms[term_row + p]);

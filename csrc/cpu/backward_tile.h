@@ -3,8 +3,6 @@
 // through the layers. What is summed over samples stays here for `backward.cpp` to sum in order.
 #pragma once
 
-#include <functional>
-
 #include "cpu/tile.h"
 
 namespace fastunroll::cpu {
@@ -38,26 +36,29 @@ template <class T>
 class BackwardTile {
  public:
   BackwardTile(const Problem<T>& problem, const BackwardArguments<T>& args, SampleSums& sums,
-               std::int64_t capacity, bool keep_stages);
+               std::int64_t capacity);
 
-  // The backward pass goes through the stages K - 1, ..., 0, -1: stage k is the objective at
-  // x_{k+1} and the layer k. After each one, `after(k)` may add its share to the gradients of the
-  // parameters; with `keep_stages`, that may also be done when the run is over.
-  void run(std::int64_t first, std::int64_t samples,
-           const std::function<void(std::int64_t)>& after);
+  // Goes through the stages K - 1, ..., 0, -1: stage k is the objective at x_{k+1} and the layer k.
+  void run(std::int64_t first, std::int64_t samples);
 
-  // Add stage k's share of rows first .. last - 1 of a gradient to a padded target.
-  void add_gram(std::int64_t k, std::int64_t first, std::int64_t last, std::int64_t matrix,
-                T* target, std::int64_t stride) const;
-  void add_dictionary(std::int64_t k, std::int64_t first, std::int64_t last, T* target,
-                      std::int64_t stride) const;
-  void add_weight(std::int64_t k, std::int64_t first, std::int64_t last, std::int64_t matrix,
-                  T* target, std::int64_t stride) const;
+  // Rows and columns of a gradient that one task owns: one block of columns, at `target`.
+  struct Part {
+    std::int64_t matrix = 0;
+    std::int64_t first = 0;
+    std::int64_t last = 0;
+    std::int64_t column = 0;
+    T* target = nullptr;
+  };
+  // Add stage k's share of a part.
+  void add_gram(std::int64_t k, const Part& part) const;
+  void add_dictionary(std::int64_t k, const Part& part) const;
+  void add_weight(std::int64_t k, const Part& part) const;
   // Add stage k's terms to sums per atom (null: not asked for).
   void add_atom_terms(std::int64_t k, double* step, double* threshold) const;
 
  private:
-  std::int64_t slot(std::int64_t k) const { return keep_stages_ ? k : 0; }
+  void accumulate(const Part& part, const TransposedLists<T>& entries, const RowStore<T>& rows,
+                  std::int64_t slot) const;
   void through_prox(std::int64_t k);
   T threshold_sum(std::int32_t count, const T* x, const T* grad_u, const std::uint8_t* kept) const;
   template <class Term>
@@ -83,14 +84,13 @@ class BackwardTile {
   SampleSums& sums_;
   const Kernels<T>& kernels_;
   Tile<T> tile_;
-  const bool keep_stages_;
   const bool wants_weight_;      // dW^T, by itself or (W = A) as a part of dA^T
   const bool wants_dictionary_;  // dA^T of the factored form
   const bool dense_direction_;   // the gradient of v is needed as dense rows
 
   RowStore<T> grad_codes_;  // three slots in turn: gradients of x_{k+1}, x_k, x_{k-1}
   RowStore<T> grad_point_;  // with momentum: gradient of the point p_k, then of y_k
-  // Kept per stage, or for the present one only:
+  // Kept per stage, for the sums over the samples:
   RowStore<T> grad_directions_;  // of v_k, where it is needed in dense rows
   RowStore<T> grad_residual_;    // factored form
   RowStore<T> objective_residual_;

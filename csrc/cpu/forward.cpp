@@ -68,9 +68,10 @@ Status multiply(const T* rows, std::int64_t batch, const PackedMatrix<T>& matrix
 }
 
 template <class T>
-void pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
+bool pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
           std::int64_t layer_stride, std::int64_t row_stride, std::int64_t col_stride, T* target) {
   constexpr std::int64_t kColumns = block_columns<T>();
+  T zero = 0;  // stays 0 as long as all elements are finite
   for (std::int64_t l = 0; l < layers; ++l) {
     const T* matrix = source + l * layer_stride;
     for (std::int64_t first = 0; first < cols; first += kColumns) {
@@ -83,10 +84,12 @@ void pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t 
           for (std::int64_t j = 0; j < width; ++j) target[j] = row[j * col_stride];
         }
         std::fill(target + width, target + kColumns, T(0));
+        for (std::int64_t j = 0; j < width; ++j) zero += target[j] * T(0);
         target += kColumns;
       }
     }
   }
+  return zero == T(0);
 }
 
 template Status unrolled_forward<float>(const Problem<float>&, const ForwardOutputs<float>&, int);
@@ -96,9 +99,9 @@ template Status multiply<float>(const float*, std::int64_t, const PackedMatrix<f
                                 std::int64_t, float*, int);
 template Status multiply<double>(const double*, std::int64_t, const PackedMatrix<double>&,
                                  std::int64_t, double*, int);
-template void pack<float>(const float*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+template bool pack<float>(const float*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                           std::int64_t, std::int64_t, float*);
-template void pack<double>(const double*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+template bool pack<double>(const double*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                            std::int64_t, std::int64_t, double*);
 
 }  // namespace fastunroll::cpu

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The primitives that are compiled once per instruction set, and their run-time choice.
 //
-// Everything that the recursion spends time on is one of these. They keep one accumulation order:
-// rows in ascending order, one accumulator per output element. So the sparse and the dense product
-// agree bit for bit, and a sample's result depends neither on its batch nor on its tile.
+// Everything that the recursion spends time on is one of these. The products keep one order of
+// summation: rows in ascending order, chunk by chunk, one accumulator per output element and chunk.
+// So the sparse and the dense product agree bit for bit, and a sample's result depends neither on
+// its batch nor on its tile.
 #pragma once
 
 #include <cstdint>
@@ -79,10 +80,10 @@ struct Kernels {
   // out_s[p] = matrix[i_p, :] . vector_s for the entries p of sample s.
   void (*row_dots)(std::int64_t samples, const Lists<T>& rows, const PackedMatrix<T>& matrix,
                    std::int64_t layer, const T* vectors, std::int64_t vector_stride, T* out);
-  // target[i, :] += sum over the entries (s, a) of row i of a * vector_s, for rows first..last - 1.
+  // target[i, :] += sum over the entries (s, a) of row i of a * vector_s, for rows first..last - 1
+  // and one block of columns; target rows lie one block apart.
   void (*row_accumulate)(std::int64_t first, std::int64_t last, const TransposedLists<T>& entries,
-                         const T* vectors, std::int64_t vector_stride, std::int64_t cols, T* target,
-                         std::int64_t target_stride);
+                         const T* vectors, std::int64_t vector_stride, T* target);
   // Writes x, and lists its entries with not(|u| <= threshold), so that NaN is kept; returns their
   // number.
   std::int32_t (*prox)(const ProxRow<T>& row, std::int32_t* index, T* value);
@@ -104,7 +105,10 @@ struct Kernels {
                                     double* threshold_terms);
 };
 
-constexpr std::int64_t kChunkRows = 64;  // 64 rows of 512 bytes: two thirds of a 48 KB L1 cache
+// Rows that are summed from zero before they are added to the rest, which keeps the rounding error
+// of long sums down; a chunk of one block is 64 KB, so that a tile's samples find most of it in the
+// L1 cache.
+constexpr std::int64_t kChunkRows = 128;
 
 struct KernelTable {
   const char* isa;

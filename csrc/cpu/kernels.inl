@@ -30,14 +30,14 @@ inline std::int64_t block_count(const PackedMatrix<T>& matrix) {
   return (matrix.cols + block_columns<T>() - 1) / block_columns<T>();
 }
 
-// Adds the entries of one list from `p` on whose index is below `end_row`, times their rows, to
-// kListVectors vectors of the output. Returns the first entry left.
+// Adds to kListVectors vectors of the output the sum over the entries of one list, from `p` on,
+// whose index is below `end_row`, of their values times their rows. Returns the first entry left.
 template <class T>
 inline std::int32_t add_rows(const T* block, const std::int32_t* index, const T* value,
                              std::int32_t p, std::int32_t end_row, T* out) {
   Vec<T> sum[kListVectors];
 #pragma GCC unroll 16
-  for (int j = 0; j < kListVectors; ++j) sum[j] = Vec<T>::load(out + j * Vec<T>::kLanes);
+  for (int j = 0; j < kListVectors; ++j) sum[j] = Vec<T>::broadcast(T(0));
   for (; index[p] < end_row; ++p) {
     const T* row = block + static_cast<std::int64_t>(index[p]) * block_columns<T>();
     const Vec<T> a = Vec<T>::broadcast(value[p]);
@@ -47,16 +47,15 @@ inline std::int32_t add_rows(const T* block, const std::int32_t* index, const T*
     }
   }
 #pragma GCC unroll 16
-  for (int j = 0; j < kListVectors; ++j) sum[j].store(out + j * Vec<T>::kLanes);
+  for (int j = 0; j < kListVectors; ++j) {
+    (Vec<T>::load(out + j * Vec<T>::kLanes) + sum[j]).store(out + j * Vec<T>::kLanes);
+  }
   return p;
 }
 
 template <class T>
 void sparse_product(std::int64_t samples, const Lists<T>& in, const PackedMatrix<T>& matrix,
                     std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* cursor) {
-  // A chunk of rows stays in the L1 cache while all samples of the tile use it; with few samples
-  // nothing is used twice, so one chunk.
-  const std::int64_t chunk_rows = samples < 4 ? matrix.rows : kChunkRows;
   const std::int64_t blocks = block_count(matrix);
   constexpr int kPasses = kBlockVectors<T> / kListVectors;
   for (std::int64_t pass = 0; pass < blocks * kPasses; ++pass) {
@@ -64,10 +63,10 @@ void sparse_product(std::int64_t samples, const Lists<T>& in, const PackedMatrix
     const T* block = block_start(matrix, layer, pass / kPasses) + column;
     T* target = out + pass / kPasses * block_columns<T>() + column;
     for (std::int64_t s = 0; s < samples; ++s) cursor[s] = 0;
-    for (std::int64_t first = 0; first < matrix.rows; first += chunk_rows) {
+    for (std::int64_t first = 0; first < matrix.rows; first += kChunkRows) {
       const std::int64_t left = matrix.rows - first;
       const auto end_row =
-          static_cast<std::int32_t>(first + (chunk_rows < left ? chunk_rows : left));
+          static_cast<std::int32_t>(first + (kChunkRows < left ? kChunkRows : left));
       for (std::int64_t s = 0; s < samples; ++s) {
         cursor[s] = add_rows(block, in.index + s * in.stride, in.value + s * in.stride, cursor[s],
                              end_row, target + s * out_stride);
@@ -86,7 +85,7 @@ inline void dense_tile(const T* in, std::int64_t in_stride, const T* block, std:
   for (int s = 0; s < kSamples; ++s) {
 #pragma GCC unroll 8
     for (int j = 0; j < kDenseVectors; ++j) {
-      sum[s][j] = Vec<T>::load(out + s * out_stride + j * kLanes);
+      sum[s][j] = Vec<T>::broadcast(T(0));
     }
   }
   for (std::int64_t i = first; i < last; ++i) {
@@ -105,7 +104,10 @@ inline void dense_tile(const T* in, std::int64_t in_stride, const T* block, std:
 #pragma GCC unroll 8
   for (int s = 0; s < kSamples; ++s) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kDenseVectors; ++j) sum[s][j].store(out + s * out_stride + j * kLanes);
+    for (int j = 0; j < kDenseVectors; ++j) {
+      T* target = out + s * out_stride + j * kLanes;
+      (Vec<T>::load(target) + sum[s][j]).store(target);
+    }
   }
 }
 
@@ -182,11 +184,9 @@ void row_dots(std::int64_t samples, const Lists<T>& rows, const PackedMatrix<T>&
 
 template <class T>
 void row_accumulate(std::int64_t first, std::int64_t last, const TransposedLists<T>& entries,
-                    const T* vectors, std::int64_t vector_stride, std::int64_t cols, T* target,
-                    std::int64_t target_stride) {
+                    const T* vectors, std::int64_t vector_stride, T* target) {
   constexpr int kLanes = Vec<T>::kLanes;
-  // A few columns of the tile's vectors stay in the L1 cache while all rows use them.
-  for (std::int64_t column = 0; column < cols; column += kListVectors * kLanes) {
+  for (int column = 0; column < kBlockVectors<T> * kLanes; column += kListVectors * kLanes) {
     for (std::int64_t i = first; i < last; ++i) {
       const std::int32_t begin = entries.begin[i];
       const std::int32_t end = entries.begin[i + 1];
@@ -202,7 +202,7 @@ void row_accumulate(std::int64_t first, std::int64_t last, const TransposedLists
           sum[j] = Vec<T>::fma(a, Vec<T>::load(vector + j * kLanes), sum[j]);
         }
       }
-      T* row = target + i * target_stride + column;
+      T* row = target + i * block_columns<T>() + column;
 #pragma GCC unroll 16
       for (int j = 0; j < kListVectors; ++j) {
         (Vec<T>::load(row + j * kLanes) + sum[j]).store(row + j * kLanes);

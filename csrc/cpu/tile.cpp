@@ -2,7 +2,6 @@
 #include "cpu/tile.h"
 
 #include <cmath>
-#include <type_traits>
 
 #include "math/prox.h"
 
@@ -52,7 +51,6 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
     rule_steps_ = Buffer<T>(problem.n_layers * capacity);
   }
   cursor_ = Buffer<std::int32_t>(capacity);
-  recorded_ = Buffer<std::int64_t>(capacity);
 }
 
 template <class T>
@@ -72,7 +70,7 @@ void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs
     if (out.objective != nullptr && residual_of_codes) {
       objective(k, residuals_.rows(slot(k)), residuals_.stride(), out.objective);
     }
-    shrink(k, out.tape);
+    shrink(k);
     write(k + 1, out);
     if (out.objective != nullptr && (!residual_of_codes || k + 1 == problem_.n_layers)) {
       residual(codes(k + 1), dense_.rows((k + 1) % 2), objective_residual_.rows(0),
@@ -174,15 +172,22 @@ void Tile<T>::direction(std::int64_t k) {
 
 // x_{k+1} = prox(u), dense over the rows of x_{k-1} and as lists.
 template <class T>
-void Tile<T>::shrink(std::int64_t k, const Tape& tape) {
+void Tile<T>::shrink(std::int64_t k) {
   const Lists<T> lists = codes(k + 1);
   const bool selects = problem_.bypass != nullptr;
   ProxRow<T> row;
   row.n = problem_.n_atoms;
   row.nonnegative = problem_.prox == Prox::nonnegative;
-  row.shrink = selects ? Prox::hard : problem_.prox;  // support selection shrinks afterwards
   row.step_is_vector = problem_.step.data != nullptr && problem_.step.atom_stride != 0;
   row.threshold_is_vector = problem_.threshold.atom_stride != 0;
+  row.shrink = problem_.prox;
+  const T zero = 0;
+  if (selects) {
+    // Support selection ranks u first and shrinks afterwards. Where the thresholds differ from atom
+    // to atom, entries below theirs take part in the ranking.
+    row.shrink = Prox::hard;
+    row.threshold_is_vector = false;
+  }
   for (std::int64_t s = 0; s < samples_; ++s) {
     row.v = directions_.row(direction_slot(k), s);
     if (problem_.skip) {
@@ -190,12 +195,12 @@ void Tile<T>::shrink(std::int64_t k, const Tape& tape) {
     }
     row.step = problem_.step.data == nullptr ? &rule_step(k, s)
                                              : parameter_row(problem_.step, k, first_ + s);
-    row.threshold = parameter_row(problem_.threshold, k, first_ + s);
+    const T* threshold = parameter_row(problem_.threshold, k, first_ + s);
+    row.threshold = selects && problem_.threshold.atom_stride != 0 ? &zero : threshold;
     row.x = dense_.row((k + 1) % 2, s);
     lists.end(s,
               kernels_.prox(row, lists.index + s * lists.stride, lists.value + s * lists.stride));
-    if (selects) select_support(k, s, row);
-    if (tape.data != nullptr) record(k, s, row.v, tape);
+    if (selects) select_support(k, s, threshold, row.x);
     if (!trace_) continue;
     const std::int32_t* index = lists.index + s * lists.stride;
     T* kept_v = support_directions_.get() + (k * capacity_ + s) * lists.stride;
@@ -203,89 +208,13 @@ void Tile<T>::shrink(std::int64_t k, const Tape& tape) {
   }
 }
 
-// One sample's part of a tape.
+// Shrinks the listed values u of one sample, but for the bypass[k] largest (ties at the rank
+// included), and drops those that do not exceed their threshold.
 template <class T>
-struct TapeRecord {
-  TapeRecord(const Tape& tape, std::int64_t sample, const Problem<T>& problem)
-      : wide(Tape::index_bytes(problem.n_atoms) == 4),
-        count(reinterpret_cast<std::int32_t*>(tape.data + sample * tape.bytes)),
-        value(reinterpret_cast<T*>(count + (problem.n_layers + 1) / 2 * 2)),
-        v(value + tape.entries),
-        index(v + tape.entries) {}
-
-  // Calls f with the indices in their type.
-  template <class F>
-  void with_index(F f) const {
-    if (wide) {
-      f(static_cast<std::int32_t*>(index));
-    } else {
-      f(static_cast<std::uint16_t*>(index));
-    }
-  }
-
-  bool wide;
-  std::int32_t* count;
-  T* value;
-  T* v;
-  void* index;
-};
-
-template <class T>
-void Tile<T>::record(std::int64_t k, std::int64_t s, const T* v, const Tape& tape) {
-  const TapeRecord<T> record(tape, first_ + s, problem_);
+void Tile<T>::select_support(std::int64_t k, std::int64_t s, const T* threshold, T* x) {
   const Lists<T> lists = codes(k + 1);
   const std::int32_t count = lists.count[s];
-  const std::int64_t at = k == 0 ? 0 : recorded_[s];
-  recorded_[s] = at + count;
-  if (recorded_[s] > tape.entries) {
-    record.count[0] = -1;
-    return;
-  }
-  record.count[k] = count;
-  const std::int32_t* index = lists.index + s * lists.stride;
-  record.with_index([=](auto* to) {
-    using Index = std::remove_pointer_t<decltype(to)>;
-    std::transform(index, index + count, to + at,
-                   [](std::int32_t i) { return static_cast<Index>(i); });
-  });
-  const T* value = lists.value + s * lists.stride;
-  std::copy(value, value + count, record.value + at);
-  for (std::int32_t p = 0; p < count; ++p) record.v[at + p] = v[index[p]];
-}
-
-template <class T>
-bool Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape) {
-  first_ = first;
-  samples_ = samples;
-  for (std::int64_t s = 0; s < samples; ++s) {
-    if (TapeRecord<T>(tape, first + s, problem_).count[0] < 0) return false;
-  }
-  load(problem_.initial, 0, dense_.rows(0));
-  for (std::int64_t s = 0; s < samples; ++s) {
-    const TapeRecord<T> record(tape, first + s, problem_);
-    std::int64_t at = 0;
-    for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
-      const Lists<T> lists = codes(k + 1);
-      const std::int32_t count = record.count[k];
-      record.with_index([=](const auto* from) {
-        std::copy(from + at, from + at + count, lists.index + s * lists.stride);
-      });
-      std::copy(record.value + at, record.value + at + count, lists.value + s * lists.stride);
-      std::copy(record.v + at, record.v + at + count,
-                support_directions_.get() + (k * capacity_ + s) * lists.stride);
-      lists.end(s, count);
-      at += count;
-    }
-  }
-  return true;
-}
-
-// Shrinks the candidates of one sample, but for the bypass[k] largest (ties at the rank included).
-template <class T>
-void Tile<T>::select_support(std::int64_t k, std::int64_t s, const ProxRow<T>& row) {
-  const Lists<T> lists = codes(k + 1);
-  const std::int32_t count = lists.count[s];
-  const std::int32_t* index = lists.index + s * lists.stride;
+  std::int32_t* index = lists.index + s * lists.stride;
   T* value = lists.value + s * lists.stride;
   const auto wanted = static_cast<std::int32_t>(std::min<std::int64_t>(problem_.bypass[k], count));
   T rank = 0;
@@ -298,13 +227,21 @@ void Tile<T>::select_support(std::int64_t k, std::int64_t s, const ProxRow<T>& r
     rank = magnitude[wanted - 1];
   }
   std::uint8_t* flags = kept_.get() + kept_offset(k + 1, s);
+  std::int32_t left = 0;
   for (std::int32_t p = 0; p < count; ++p) {
-    flags[p] = wanted > 0 && !(std::fabs(value[p]) < rank);
-    if (flags[p] != 0) continue;
-    const T threshold = row.threshold[row.threshold_is_vector ? index[p] : 0];
-    value[p] = math::shrink(value[p], threshold, problem_.prox);
-    row.x[index[p]] = value[p];
+    const std::int32_t i = index[p];
+    const T u = value[p];
+    const T limit = threshold[problem_.threshold.atom_stride * i];
+    if (std::fabs(u) <= limit) {
+      x[i] = T(0);
+      continue;
+    }
+    flags[left] = wanted > 0 && !(std::fabs(u) < rank);
+    x[i] = flags[left] != 0 ? u : math::shrink(u, limit, problem_.prox);
+    value[left] = x[i];
+    index[left++] = i;
   }
+  lists.end(s, left);
 }
 
 template <class T>

@@ -32,10 +32,6 @@ class Tile {
   // Runs samples first .. first + samples - 1 through all layers.
   void run(std::int64_t first, std::int64_t samples, const ForwardOutputs<T>& out);
 
-  // Restores the traces of samples first .. first + samples - 1 from a tape; false where a sample
-  // did not fit and the tile must be run.
-  bool restore(std::int64_t first, std::int64_t samples, const Tape& tape);
-
   std::int64_t first() const { return first_; }
   std::int64_t samples() const { return samples_; }
   // x_k, k = -1 .. K (without trace: the last three).
@@ -74,12 +70,11 @@ class Tile {
   }
   void start(const ForwardOutputs<T>& out);
   void direction(std::int64_t k);
-  void shrink(std::int64_t k, const Tape& tape);
+  void shrink(std::int64_t k);
   void load(const T* source, std::int64_t k, T* rows);
   void write(std::int64_t k, const ForwardOutputs<T>& out);
   void objective(std::int64_t k, const T* residual_rows, std::int64_t stride, T* out);
-  void record(std::int64_t k, std::int64_t s, const T* v, const Tape& tape);
-  void select_support(std::int64_t k, std::int64_t s, const ProxRow<T>& row);
+  void select_support(std::int64_t k, std::int64_t s, const T* threshold, T* x);
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
@@ -102,7 +97,6 @@ class Tile {
   Buffer<T> norms_;
   Buffer<T> rule_steps_;
   Buffer<T> magnitudes_;
-  Buffer<std::int64_t> recorded_;  // entries on the tape so far, per sample
   Buffer<std::int32_t> cursor_;
 };
 

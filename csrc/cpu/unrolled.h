@@ -19,10 +19,10 @@ template <class T>
 Status multiply(const T* rows, std::int64_t batch, const PackedMatrix<T>& matrix,
                 std::int64_t layers, T* out, int threads);
 
-// Copies `layers` matrices into the kernels' layout. Element (i, j) of layer l is at
-// source[l * layer_stride + i * row_stride + j * col_stride].
+// Copies `layers` matrices into the kernels' layout; false where one holds NaN or Inf. Element (i,
+// j) of layer l is at source[l * layer_stride + i * row_stride + j * col_stride].
 template <class T>
-void pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
+bool pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
           std::int64_t layer_stride, std::int64_t row_stride, std::int64_t col_stride, T* target);
 
 }  // namespace fastunroll::cpu

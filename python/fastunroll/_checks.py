@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def check_tensor(name: str, value: object, ndims: tuple[int, ...]) -> Tensor:
     if value.layout is not torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got layout {value.layout}")
     if value.dim() not in ndims:
-        allowed = " or ".join(str(n) for n in ndims)
+        allowed = ", ".join(map(str, ndims[:-1])) + (" or " if ndims[1:] else "") + str(ndims[-1])
         raise ValueError(f"{name} must have {allowed} axes, got shape {tuple(value.shape)}")
     return value
 
@@ -97,7 +98,7 @@ def check_number(
     ValueError
         If it is NaN, infinite or too small.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     number = float(value)
     if not math.isfinite(number):

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from fastunroll import planner
-from fastunroll._checks import check_choice, check_like, check_number, check_shape, check_tensor
+from fastunroll._checks import (
+    check_choice,
+    check_like,
+    check_number,
+    check_positive_int,
+    check_shape,
+    check_tensor,
+)
 from fastunroll.ops import autograd
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
 from fastunroll.ops.pack import PackedOperands
@@ -139,8 +146,8 @@ def unrolled_prox_gradient(
     prox : {"soft", "nonnegative", "hard"}
         Proximal operator.
     bypass : sequence of K ints
-        Support selection: in layer k the ``bypass[k]`` entries of largest magnitude that exceed
-        the threshold are kept unshrunk (ties at the last rank included).
+        Support selection: in layer k, those of the ``bypass[k]`` entries of largest magnitude (ties
+        at the last rank included) that exceed their threshold are kept unshrunk.
     initial, previous : (batch, n), optional
         Warm start x_0, and x_{-1} for the momentum of the first layer (x_0 by default).
     objective_weight : float, optional
@@ -176,6 +183,8 @@ def unrolled_prox_gradient(
         check_choice("form", form, FORMS)
     check_like("measurements", b, "dictionary", matrix)
     m, n = matrix.shape
+    if 0 in (m, n):
+        raise ValueError(f"dictionary must not be empty, got shape ({m}, {n})")
     if b.shape[1] != m:
         raise ValueError(
             f"measurements must have {m} columns to fit the dictionary's shape ({m}, {n}), "
@@ -255,15 +264,14 @@ def unrolled_gram(
     linear = check_tensor("linear", linear, (1, 2, 3))
     flat = linear.dim() == 1
     c = linear if linear.dim() == 3 else linear[None, None] if flat else linear[None]
-    gram = check_tensor("gram", gram, (2, 3))
-    gram = gram if gram.dim() == 3 else gram[None]
-    check_like("gram", gram, "linear", linear)
+    check_like("gram", check_tensor("gram", gram, (2, 3)), "linear", linear)
     n = c.shape[-1]
-    if tuple(gram.shape[-2:]) != (n, n):
+    if tuple(gram.shape[-2:]) != (n, n) or 0 in gram.shape:
         raise ValueError(
             f"gram must end in ({n}, {n}) to fit linear of shape {tuple(linear.shape)}, "
             f"got shape {tuple(gram.shape)}"
         )
+    gram = gram if gram.dim() == 3 else gram[None]
     if isinstance(step, GradientNormStep):
         raise TypeError("step must be a number or a tensor")
     layer = _layer_arguments(
@@ -353,7 +361,6 @@ def _gram_operands(
 ) -> tuple[Tensor, Tensor]:
     """Return c = b W: (1 or K, B, n) and, where it is not given, G = A^T W: (1 or K, n, n)."""
     if torch.is_autocast_enabled(b.device.type):
-        # A rounded forward product stops the recursion early, so autocast does not apply to it.
         with torch.autocast(b.device.type, enabled=False):
             return _gram_operands(b, dictionary, weight, gram, packed)
     analysis = dictionary[None] if weight is None else weight
@@ -367,6 +374,11 @@ def _gram_operands(
 
 def _run(arguments: UnrolledArguments, flat: bool) -> UnrolledResult:
     """Run the operator and give the result the axes of its input."""
+    device = arguments.threshold.device.type
+    if torch.is_autocast_enabled(device):
+        # A rounded forward product stops the recursion early, so autocast does not apply to it.
+        with torch.autocast(device, enabled=False):
+            return _run(arguments, flat)
     codes, objective, iterates = autograd.unrolled(arguments)
     if flat:
         codes = codes[0]
@@ -396,8 +408,12 @@ def _layer_arguments(
     """
     batch = like.shape[0]
     rule = step if isinstance(step, GradientNormStep) else None
+    if rule:
+        for name, value in (("step.weight", rule.weight), ("step.bias", rule.bias)):
+            check_like(name, check_tensor(name, value, (1,)), "measurements", like)
+    bypass = _checked_counts(bypass)
     sizes = {
-        "n_layers": n_layers,
+        "n_layers": None if n_layers is None else check_positive_int("n_layers", n_layers),
         "weight": n_weights if n_weights > 1 else None,
         "momentum": None if momentum is None else len(check_tensor("momentum", momentum, (1,))),
         "bypass": len(bypass) or None,
@@ -411,10 +427,6 @@ def _layer_arguments(
         told = ", ".join(f"{name}: {size}" for name, size in known.items())
         raise ValueError(f"the arguments disagree on the number of layers ({told})")
     layers = next(iter(known.values()))
-    if layers < 1:
-        raise ValueError(f"n_layers must be at least 1, got {layers}")
-    if any(count < 0 for count in bypass):
-        raise ValueError(f"bypass must hold counts of at least 0, got {tuple(bypass)}")
     for name, start in (("initial", initial), ("previous", previous)):
         if start is not None:
             check_like(name, check_tensor(name, start, (1, 2)), "measurements", like)
@@ -427,9 +439,8 @@ def _layer_arguments(
     if rule:
         check_number("step.minimum", rule.minimum, minimum=0.0)
         check_number("step.maximum", rule.maximum, minimum=rule.minimum)
-        for name, value in (("step.weight", rule.weight), ("step.bias", rule.bias)):
-            check_like(name, check_tensor(name, value, (1,)), "measurements", like)
-            check_shape(name, value, (layers,), "n_layers")
+        check_shape("step.weight", rule.weight, (layers,), "n_layers")
+        check_shape("step.bias", rule.bias, (layers,), "n_layers")
     return {
         "step": None if rule else _per_layer("step", step, layers, batch, n, like),
         "threshold": _per_layer("threshold", threshold, layers, batch, n, like),
@@ -439,10 +450,21 @@ def _layer_arguments(
         "rule_maximum": rule.maximum if rule else 1.0,
         "momentum": momentum,
         "prox": check_choice("prox", prox, PROX_KINDS),
-        "bypass": tuple(bypass),
+        "bypass": bypass,
         "initial": initial[None] if initial is not None and initial.dim() == 1 else initial,
         "previous": previous[None] if previous is not None and previous.dim() == 1 else previous,
     }
+
+
+def _checked_counts(bypass: object) -> tuple[int, ...]:
+    """Counts of support selection as a tuple."""
+    if isinstance(bypass, str) or not isinstance(bypass, Sequence):
+        raise TypeError(f"bypass must be a sequence of ints, got {type(bypass).__name__}")
+    if not all(isinstance(count, int) for count in bypass):
+        raise TypeError(f"bypass must hold ints, got {tuple(bypass)}")
+    if any(count < 0 for count in bypass):
+        raise ValueError(f"bypass must hold counts of at least 0, got {tuple(bypass)}")
+    return tuple(bypass)
 
 
 def _leading(value: object) -> int | None:

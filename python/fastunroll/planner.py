@@ -12,24 +12,11 @@ when its gradient is carried back to A and W.
 
 from __future__ import annotations
 
-import math
-
 TYPICAL_DENSITY = 0.15
 """Mean share of non-zeros of the iterates of trained networks."""
 
-TAPE_DENSITY = 0.25
-"""Mean density up to which the forward pass keeps the supports for the backward pass.
-
-At 10 bytes an entry in float32 that is an eleventh of what PyTorch's autograd keeps; samples beyond
-it keep nothing and are run again."""
-
 MAX_PREPARED_GRAM_ELEMENTS = 1 << 28
 """A prepared Gram matrix larger than this (1 GiB in float32) is not formed unless asked for."""
-
-
-def tape_entries(n_layers: int, n_atoms: int) -> int:
-    """Entries per sample that are kept between the forward and the backward pass."""
-    return 8 * math.ceil(TAPE_DENSITY * n_layers * n_atoms / 8)
 
 
 def choose_form(

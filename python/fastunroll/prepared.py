@@ -54,6 +54,8 @@ def check_weight(weight: object, dictionary: Tensor) -> Tensor:
             f"weight must end in the dictionary's shape {tuple(dictionary.shape)}, "
             f"got shape {tuple(weight.shape)}"
         )
+    if weight.shape[0] == 0:
+        raise ValueError(f"weight must hold at least one layer, got shape {tuple(weight.shape)}")
     return weight if weight.dim() == 3 else weight[None]
 
 

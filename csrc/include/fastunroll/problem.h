@@ -75,36 +75,16 @@ struct Problem {
   T objective_weight = 0;
 };
 
-// What the forward pass may leave for the backward pass: for every sample a record of `bytes` bytes
-// with K counts, then `entries` values of x, directions v and indices of all layers' supports, one
-// after the other; indices have 16 bits where they suffice. A sample with more entries has the
-// count -1, and its tile is run again instead.
-struct Tape {
-  unsigned char* data = nullptr;  // (B, bytes), null: nothing is kept and all samples run again
-  std::int64_t bytes = 0;
-  std::int64_t entries = 0;  // a multiple of 8, so that every part is aligned
-
-  static std::int64_t index_bytes(std::int64_t n_atoms) { return n_atoms <= 65536 ? 2 : 4; }
-  template <class T>
-  static std::int64_t bytes_for(std::int64_t layers, std::int64_t n_atoms, std::int64_t entries) {
-    const std::int64_t counts = (layers + 1) / 2 * 2;
-    const auto pair = 2 * static_cast<std::int64_t>(sizeof(T));
-    return counts * 4 + entries * (pair + index_bytes(n_atoms));
-  }
-};
-
 template <class T>
 struct ForwardOutputs {
   T* codes = nullptr;      // x_K (B, n)
   T* objective = nullptr;  // F(x_k) (K + 1, B), null: not asked for
   T* iterates = nullptr;   // x_k (K + 1, B, n), null: not asked for
-  Tape tape;
 };
 
 // Incoming gradients (null: zero) and outgoing ones (null: not asked for).
 template <class T>
 struct BackwardArguments {
-  Tape tape;  // of the forward pass; Gram form without rule, momentum and support selection only
   const T* grad_codes = nullptr;      // (B, n)
   const T* grad_objective = nullptr;  // (K + 1, B)
   const T* grad_iterates = nullptr;   // (K + 1, B, n)

@@ -48,15 +48,17 @@ class UnrolledNetwork(nn.Module, ABC):
         """Number of learned numbers."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
-    def _prepare(self, dictionary: Tensor, weight: Tensor | None = None) -> PreparedDictionary:
-        """Prepare fixed matrices, once for as long as they do not change."""
-        key = tuple(
-            None if t is None else (t.data_ptr(), t._version, t.dtype, t.device)
-            for t in (dictionary, weight)
-        )
+    def _prepare(self, dictionary: Tensor) -> Tensor | PreparedDictionary:
+        """Prepare a fixed dictionary, once for as long as it does not change.
+
+        A compiled graph cannot look at that, so it gets the dictionary itself.
+        """
+        if torch.compiler.is_compiling():
+            return dictionary
+        key = (dictionary.data_ptr(), dictionary._version, dictionary.dtype, dictionary.device)
         if self._prepared is None or self._prepared[0] != key:
             with torch.inference_mode(False):
-                self._prepared = (key, prepare(dictionary, weight))
+                self._prepared = (key, prepare(dictionary))
         return self._prepared[1]
 
     def __getstate__(self) -> dict[str, Any]:

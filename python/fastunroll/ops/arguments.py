@@ -44,19 +44,11 @@ class UnrolledArguments(NamedTuple):
     with_objective: bool = False  # return F(x_k) for k = 0..K
     with_iterates: bool = False  # return x_k for k = 0..K
     packed: tuple[Tensor, ...] = ()  # copies of the matrices in the kernels' layout, or ()
-    tape_entries: int = 0  # support entries per sample that the forward pass keeps for the backward
 
     @property
     def differentiable(self) -> tuple[Tensor | None, ...]:
         """The arguments that can receive a gradient, in their order."""
         return self[:N_DIFFERENTIABLE]  # type: ignore[return-value]
-
-    @property
-    def tape_fits(self) -> bool:
-        """Whether a tape of the supports is all that the backward pass needs of the forward."""
-        return self.gram is not None and not (
-            self.rule_weight is not None or self.momentum is not None or self.bypass
-        )
 
     @property
     def n_layers(self) -> int:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from fastunroll import planner
 from fastunroll.backend import forced_backend
 from fastunroll.ops import cpu as cpu  # registers the native kernels
 from fastunroll.ops import reference
@@ -38,38 +37,37 @@ def _plain(*tensors: Tensor | None) -> bool:
 
 class _Unrolled(torch.autograd.Function):
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        codes, objective, iterates, tape = _ops.unrolled.default(*arguments)
-        return codes, objective, iterates, tape
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        codes, objective, iterates = _ops.unrolled.default(*arguments)
+        return codes, objective, iterates
 
     @staticmethod
     def setup_context(
-        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]
+        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
     ) -> None:
         a = UnrolledArguments(*inputs)
-        ctx.save_for_backward(*a.differentiable, a.previous, output[3])
+        ctx.save_for_backward(*a.differentiable, a.previous)
         ctx.constants = inputs[N_DIFFERENTIABLE + 1 :]
         ctx.set_materialize_grads(False)
         unused = [
             t
-            for t, used in zip(output[1:], (a.with_objective, a.with_iterates, False), strict=True)
+            for t, used in zip(output[1:], (a.with_objective, a.with_iterates), strict=True)
             if not used
         ]
         ctx.mark_non_differentiable(*unused)
 
     @staticmethod
     def backward(
-        ctx: Any, codes: Tensor | None, objective: Tensor | None, iterates: Tensor | None, _: None
+        ctx: Any, codes: Tensor | None, objective: Tensor | None, iterates: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        *inputs, tape = ctx.saved_tensors
-        a = UnrolledArguments(*inputs, *ctx.constants)
+        a = UnrolledArguments(*ctx.saved_tensors, *ctx.constants)
         needs = list(ctx.needs_input_grad[:N_DIFFERENTIABLE])
         if _double_backward():
             found = reference.unrolled_backward(
                 codes, objective, iterates, a, needs, create_graph=True
             )
         else:
-            found = _ops.unrolled_backward.default(codes, objective, iterates, tape, *a, needs)
+            found = _ops.unrolled_backward.default(codes, objective, iterates, *a, needs)
         kept = [g if need else None for g, need in zip(found, needs, strict=True)]
         return (*kept, *[None] * (len(a) - N_DIFFERENTIABLE))
 
@@ -149,11 +147,9 @@ def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
         t is not None and t.requires_grad for t in a.differentiable
     )
     if not needs_grad and _plain(*a.differentiable):
-        return cpu.unrolled(*a)[:3]
-    run: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = _ops.unrolled.default
+        return cpu.unrolled(*a)
+    run: Callable[..., tuple[Tensor, Tensor, Tensor]] = _ops.unrolled.default
     if needs_grad:
         run = _Unrolled.apply
-        if a.tape_fits:
-            a = a._replace(tape_entries=planner.tape_entries(a.n_layers, a.n_atoms))
-    codes, objective, iterates, _ = run(*a)
+    codes, objective, iterates = run(*a)
     return codes, objective, iterates

@@ -98,13 +98,13 @@ class _Bound:
         )
 
 
-def unrolled(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Forward pass; see `fastunroll.ops.reference.unrolled`. The last result is the tape."""
+def unrolled(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Forward pass; see `fastunroll.ops.reference.unrolled`."""
     a = UnrolledArguments(*arguments)
     results = empty_results(a)
     bound = _Bound(a, backward=False)
     addresses = map(_address, results)
-    _raise_for(bound.problem.forward(*addresses, a.tape_entries, _threads(bound.work)))
+    _raise_for(bound.problem.forward(*addresses, _threads(bound.work)))
     return results
 
 
@@ -112,7 +112,6 @@ def unrolled_backward(
     grad_codes: Tensor | None,
     grad_objective: Tensor | None,
     grad_iterates: Tensor | None,
-    tape: Tensor | None,
     *arguments: Any,
 ) -> tuple[Tensor, ...]:
     """Backward pass; see `fastunroll.ops.reference.unrolled_backward`."""
@@ -128,8 +127,6 @@ def unrolled_backward(
     incoming = [_contiguous(g) for g in (grad_codes, grad_objective, grad_iterates)]
     _raise_for(
         bound.problem.backward(
-            _address(tape),
-            a.tape_entries,
             tuple(map(_address, incoming)),
             tuple(map(_address, targets)),
             1 if a.gram is None else a.gram.shape[0],
@@ -146,7 +143,7 @@ def unrolled_backward(
 def multiply(rows: Tensor, matrices: Tensor, packed: Tensor | None) -> Tensor:
     """Products of the rows with matrices; a row's result does not depend on its batch."""
     rows = rows.contiguous()
-    packed = pack(matrices) if packed is None else packed
+    packed = pack(matrices, "dictionary or weight") if packed is None else packed
     layers, m, n = matrices.shape
     batch = rows.shape[0]
     out = rows.new_empty(layers, batch, n)

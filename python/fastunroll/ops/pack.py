@@ -24,14 +24,21 @@ class PackedOperands(NamedTuple):
     weight_t: Tensor  # W^T
 
 
-def pack(matrix: Tensor) -> Tensor:
-    """Pack (rows, cols) or (layers, rows, cols), of any strides, for the kernels."""
+def pack(matrix: Tensor, name: str = "matrix") -> Tensor:
+    """Pack (rows, cols) or (layers, rows, cols), of any strides, for the kernels.
+
+    Raises
+    ------
+    ValueError
+        If the matrix, called ``name``, contains NaN or Inf.
+    """
     matrix = matrix if matrix.dim() == 3 else matrix[None]
     layers, rows, cols = matrix.shape
     columns = _native.block_bytes // matrix.element_size()
     packed = matrix.new_empty(layers, -(-cols // columns), rows, columns)
     run = _native.pack_f64 if matrix.dtype == torch.float64 else _native.pack_f32
-    run(matrix.data_ptr(), layers, rows, cols, matrix.stride(), packed.data_ptr())
+    if not run(matrix.data_ptr(), layers, rows, cols, matrix.stride(), packed.data_ptr()):
+        raise ValueError(f"{name} contains NaN or Inf")
     return packed
 
 
@@ -57,13 +64,13 @@ def pack_operands(
     none = given.new_empty(0)
     gram_p = gram_t = dictionary_t = weight_p = weight_t = none
     if dictionary is not None:
-        dictionary_t = pack(dictionary.mT)
+        dictionary_t = pack(dictionary.mT, "dictionary")
     if gram is not None:
-        gram_p = pack(gram)
+        gram_p = pack(gram, "gram, or the dictionary or weight that it is made of,")
         symmetric = prepared and weight is None  # G = A^T A
         gram_t = none if not backward else gram_p if symmetric else pack(gram.mT)
     elif dictionary is not None:
         weight_t = dictionary_t if weight is None else pack(weight.mT) if backward else none
     if dictionary is not None and (gram is None or prepared):
-        weight_p = pack(dictionary if weight is None else weight)
+        weight_p = pack(dictionary if weight is None else weight, "weight")
     return PackedOperands(gram_p, gram_t, dictionary_t, weight_p, weight_t)

@@ -17,15 +17,15 @@ _UNROLLED = """
     Tensor? initial, Tensor? step, Tensor threshold, Tensor? rule_weight, Tensor? rule_bias,
     Tensor? momentum, Tensor? previous, float rule_minimum, float rule_maximum, str prox,
     int[] bypass, bool skip, bool heavy_ball, float objective_weight, bool with_objective,
-    bool with_iterates, Tensor[] packed, int tape_entries
+    bool with_iterates, Tensor[] packed
 """
 _GRADIENTS = ", ".join(["Tensor"] * N_DIFFERENTIABLE)
 
 library = torch.library.Library("fastunroll", "DEF")
-library.define(f"unrolled({_UNROLLED}) -> (Tensor, Tensor, Tensor, Tensor)")
+library.define(f"unrolled({_UNROLLED}) -> (Tensor, Tensor, Tensor)")
 library.define(
     "unrolled_backward(Tensor? grad_codes, Tensor? grad_objective, Tensor? grad_iterates, "
-    f"Tensor? tape, {_UNROLLED}, bool[] needs) -> ({_GRADIENTS})"
+    f"{_UNROLLED}, bool[] needs) -> ({_GRADIENTS})"
 )
 library.define("multiply(Tensor rows, Tensor matrices, Tensor? packed) -> Tensor")
 library.define("soft_threshold(Tensor u, Tensor threshold, bool nonnegative) -> Tensor")
@@ -35,21 +35,14 @@ library.define(
 )
 
 
-def tape_bytes(a: UnrolledArguments) -> int:
-    """Bytes of one sample on the tape: counts, then codes, directions and indices."""
-    counts, index = (a.n_layers + 1) // 2 * 2, 2 if a.n_atoms <= 1 << 16 else 4
-    return counts * 4 + a.tape_entries * (index + 2 * a.threshold.element_size())
-
-
-def empty_results(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Uninitialised results of ``unrolled``: codes, objective, iterates, tape."""
+def empty_results(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
+    """Uninitialised results of ``unrolled``: codes, objective, iterates."""
     new_empty = a.threshold.new_empty
     layers, batch, n = a.n_layers, a.batch, a.n_atoms
     return (
         new_empty(batch, n),
         new_empty((layers + 1, batch) if a.with_objective else (0,)),
         new_empty((layers + 1, batch, n) if a.with_iterates else (0,)),
-        new_empty((batch, tape_bytes(a)) if a.tape_entries else (0,), dtype=torch.uint8),
     )
 
 
@@ -61,7 +54,7 @@ def zero_gradients(a: UnrolledArguments, needs: list[bool]) -> tuple[Tensor, ...
     )
 
 
-def _unrolled_shapes(*arguments: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _unrolled_shapes(*arguments: object) -> tuple[Tensor, Tensor, Tensor]:
     return empty_results(UnrolledArguments(*arguments))  # type: ignore[arg-type]
 
 
@@ -69,7 +62,6 @@ def _unrolled_backward_shapes(
     grad_codes: Tensor | None,
     grad_objective: Tensor | None,
     grad_iterates: Tensor | None,
-    tape: Tensor | None,
     *arguments: object,
 ) -> tuple[Tensor, ...]:
     *unrolled, needs = arguments
@@ -103,16 +95,15 @@ for _name, _shapes in (
     torch.library.register_fake(f"fastunroll::{_name}", _shapes, lib=library)
 
 
-def _unrolled_fallback(*arguments: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _unrolled_fallback(*arguments: object) -> tuple[Tensor, Tensor, Tensor]:
     a = UnrolledArguments(*arguments)  # type: ignore[arg-type]
-    return (*reference.unrolled(a), a.threshold.new_empty(0, dtype=torch.uint8))
+    return reference.unrolled(a)
 
 
 def _unrolled_backward_fallback(
     grad_codes: Tensor | None,
     grad_objective: Tensor | None,
     grad_iterates: Tensor | None,
-    tape: Tensor | None,
     *arguments: object,
 ) -> tuple[Tensor, ...]:
     *unrolled, needs = arguments

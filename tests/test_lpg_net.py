@@ -1,0 +1,213 @@
+"""LPG-Net against its formula in NumPy, and its ablations, files and errors."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from helpers import dictionary
+from torch import Tensor
+
+from fastunroll.io import load_model, save_model
+from fastunroll.losses import lpg_loss
+from fastunroll.nn import LPGNet
+
+M, N, K, BATCH = 10, 16, 5, 7
+
+
+def random_network(**options: object) -> LPGNet:
+    """A network with every learned number moved away from its start."""
+    network = LPGNet(dictionary(M, N), K, **options)
+    g = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn(parameter.shape, generator=g, dtype=torch.float64)
+    return network
+
+
+def measurements(seed: int = 5) -> Tensor:
+    return torch.randn(BATCH, M, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def transcription(network: LPGNet, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (batch, n) and steps (K, batch) by the paper's formula, one sample at a time."""
+    a = network.dictionary.numpy()
+    w, c, theta = (
+        p.detach().numpy() for p in (network.step_weight, network.step_bias, network.threshold_raw)
+    )
+    low, high = network.step_range
+    codes, steps = np.zeros((len(b), a.shape[1])), np.zeros((len(w), len(b)))
+    for i, sample in enumerate(b):
+        x = np.zeros(a.shape[1])
+        for k in range(len(w)):
+            gradient = a.T @ (a @ x - sample)
+            s = np.sqrt(np.sum(gradient**2))
+            alpha = low + (high - low) / (1 + np.exp(-(w[k] * s + c[k])))
+            tau = np.log(1 + np.exp(theta[k if len(theta) > 1 else 0]))
+            u = x - alpha * gradient
+            x = np.sign(u) * np.maximum(np.abs(u) - tau, 0)
+            steps[k, i] = alpha
+        codes[i] = x
+    return codes, steps
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"adaptive_step": False}, {"shared_threshold": True}], ids=str
+)
+def test_formula(options: dict[str, bool]) -> None:
+    network, b = random_network(**options), measurements()
+    codes, steps = transcription(network, b.numpy())
+    assert 0 < np.count_nonzero(codes) < codes.size
+    np.testing.assert_allclose(network(b).detach(), codes, atol=1e-12)
+    np.testing.assert_allclose(network.steps(b).detach(), steps, atol=1e-12)
+
+
+def test_the_step_depends_on_the_sample() -> None:
+    b = measurements()
+    with torch.no_grad():
+        assert bool((random_network().steps(b).std(dim=1) > 1e-3).all())
+        fixed = random_network(adaptive_step=False).steps(b)
+    assert torch.equal(fixed, fixed[:, :1].expand_as(fixed))
+
+
+def test_first_layers() -> None:
+    network, b = random_network(), measurements()
+    iterates = network.unroll(b, iterates=True).iterates
+    assert iterates is not None
+    for k in (1, 3, K):
+        torch.testing.assert_close(network.unroll(b, n_layers=k).codes, iterates[k])
+        torch.testing.assert_close(network.steps(b, n_layers=k), network.steps(b)[:k])
+
+
+def test_one_dimensional_measurements() -> None:
+    network, b = random_network(), measurements()
+    torch.testing.assert_close(network(b[0]), network(b)[0])
+    torch.testing.assert_close(network.steps(b[0]), network.steps(b)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, 3 * K), ({"adaptive_step": False}, 2 * K), ({"shared_threshold": True}, 2 * K + 1)],
+)
+def test_number_of_parameters(options: dict[str, bool], expected: int) -> None:
+    assert LPGNet(dictionary(M, N), K, **options).n_parameters == expected
+
+
+def test_twenty_layers_by_default() -> None:
+    assert LPGNet.from_dictionary(dictionary(M, N)).n_layers == 20
+
+
+def test_the_penalty_on_steps_reaches_the_rule() -> None:
+    network, b = random_network(), measurements()
+    result = network.unroll(b, objective_weight=0.1)
+    assert result.objective is not None
+    lpg_loss(
+        result.codes.detach(),
+        result.codes.detach(),
+        result.objective.detach(),
+        network.steps(b),
+        network.thresholds.detach(),
+        beta=1.0,
+        gamma=1.0,
+    ).backward()
+    assert network.step_bias.grad is not None
+    assert network.step_weight.grad is not None
+    assert bool((network.step_bias.grad > 0).all())
+
+
+def test_gradients() -> None:
+    network, b = random_network(), measurements()
+    assert not network.dictionary.requires_grad
+    parameters = {name: p for name, p in network.named_parameters()}
+
+    def run(*values: Tensor) -> tuple[Tensor, Tensor]:
+        for module_name, value in zip(parameters, values, strict=True):
+            setattr(copied, module_name, value)
+        result = copied.unroll(b, objective_weight=0.1)
+        assert result.objective is not None
+        return result.codes, result.objective
+
+    copied = copy.deepcopy(network)
+    for name in parameters:
+        delattr(copied, name)
+    inputs = tuple(p.detach().requires_grad_() for p in parameters.values())
+    assert torch.autograd.gradcheck(run, inputs)
+
+
+def test_examples_set_the_first_threshold() -> None:
+    a, b = dictionary(M, N), measurements()
+    small, large = (LPGNet.from_dictionary(a, scale * b) for scale in (1.0, 1000.0))
+    np.testing.assert_allclose(
+        large.thresholds.detach(), 1000 * small.thresholds.detach(), rtol=1e-9
+    )
+    thresholds = small.thresholds.detach()
+    assert bool((thresholds.diff() < 0).all())
+    assert float(thresholds[0] / thresholds[-1]) == pytest.approx(5)
+    assert bool(small(b).any(dim=1).all())
+
+
+def test_the_start_does_not_depend_on_the_scale_of_the_dictionary() -> None:
+    a, b = dictionary(M, N), measurements()
+    ours = LPGNet.from_dictionary(a, b, n_layers=K)(b)
+    scaled = LPGNet.from_dictionary(4 * a, b, n_layers=K)(b)
+    torch.testing.assert_close(4 * scaled, ours)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"adaptive_step": False}, {"shared_threshold": True}], ids=str
+)
+def test_save_and_load(tmp_path, options: dict[str, bool]) -> None:
+    network, b = random_network(**options), measurements()
+    save_model(network, tmp_path / "net.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = load_model(tmp_path / "net.safetensors")
+    assert torch.equal(loaded(b), network(b))
+    assert json.dumps(loaded.config()) == json.dumps(network.config())
+    assert isinstance(loaded, LPGNet)
+    assert loaded.n_parameters == network.n_parameters
+
+
+def test_a_long_step_warns_and_names_the_limit() -> None:
+    a = dictionary(M, N)
+    lipschitz = np.linalg.norm(a.numpy(), 2) ** 2
+    with pytest.warns(UserWarning, match=f"L = .*{lipschitz:g}"):
+        LPGNet(a, K, step_range=(0.0, 2.1 / lipschitz))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LPGNet(a, K, step_range=(0.0, 1.99 / lipschitz))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_layers": 0}, "n_layers"),
+        ({"initial_threshold": 0.0}, "initial_threshold"),
+        ({"step_range": (0.1, 0.1)}, r"step_range\[1\]"),
+        ({"step_range": (-0.1, 0.1)}, r"step_range\[0\]"),
+    ],
+)
+def test_bad_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LPGNet(dictionary(M, N), **options)
+
+
+def test_bad_dictionary_and_examples() -> None:
+    a = dictionary(M, N)
+    broken = a.clone()
+    broken[:, 3] = 0
+    with pytest.raises(ValueError, match="column 3"):
+        LPGNet(broken)
+    with pytest.raises(ValueError, match="measurements"):
+        LPGNet.from_dictionary(a, measurements()[:, 1:])
+    with pytest.raises(ValueError, match="measurements"):
+        LPGNet.from_dictionary(a, measurements()[:0])
+
+
+def test_empty_batch() -> None:
+    assert random_network()(measurements()[:0]).shape == (0, N)
