@@ -24,7 +24,8 @@ test: .venv/installed-dev  ## Run the test suite on the installed package
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 bench: .venv/installed-bench  ## Measure speed against PyTorch and others
-	$(BIN)/pytest benchmarks $(PYTEST_ARGS)
+	$(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds $(PYTEST_ARGS)
+	$(BIN)/python benchmarks/ratios.py --json build/benchmark.json $(BENCH_ARGS)
 
 lint: .venv/installed-dev  ## Check style, types and formatting
 	$(BIN)/ruff check

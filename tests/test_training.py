@@ -29,7 +29,12 @@ N_STEPS = 47
 
 
 def make_model(n_layers: int = 3) -> LPGNet:
-    return LPGNet(DICTIONARY, n_layers=n_layers)
+    """A network whose start does not follow the defaults of LPG-Net, which may change."""
+    longest = 1.9 / float(torch.linalg.matrix_norm(DICTIONARY, 2)) ** 2
+    model = LPGNet(DICTIONARY, n_layers=n_layers, step_range=(longest / 19, longest))
+    torch.nn.init.zeros_(model.step_bias)
+    torch.nn.init.constant_(model.threshold_raw, -2.25)  # softplus: 0.1
+    return model
 
 
 def sample(generator: torch.Generator) -> Batch:

@@ -382,11 +382,9 @@ def _run(arguments: UnrolledArguments, flat: bool) -> UnrolledResult:
     codes, objective, iterates = autograd.unrolled(arguments)
     if flat:
         codes = codes[0]
-    return UnrolledResult(
-        codes,
-        (objective[:, 0] if flat else objective) if arguments.with_objective else None,
-        (iterates[:, 0] if flat else iterates) if arguments.with_iterates else None,
-    )
+        objective = None if objective is None else objective[:, 0]
+        iterates = None if iterates is None else iterates[:, 0]
+    return UnrolledResult(codes, objective, iterates)
 
 
 def _layer_arguments(

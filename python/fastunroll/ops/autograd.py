@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,16 +23,23 @@ def _double_backward() -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def _plain(*tensors: Tensor | None) -> bool:
+def _plain(tensors: Iterable[Tensor | None]) -> bool:
     """Whether nothing but the kernel would see the call, so that the dispatcher can be left out.
 
     It takes as long as twenty layers of a small problem. Traces, fake tensors and modes need it.
     """
-    return (
-        not torch.compiler.is_compiling()
-        and not is_in_torch_dispatch_mode()
-        and all(t is None or (type(t) in _PLAIN_TYPES and t.device.type == "cpu") for t in tensors)
-    )
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        return False
+    for t in tensors:
+        if t is not None and (type(t) not in _PLAIN_TYPES or not t.is_cpu):
+            return False
+    return True
+
+
+def _needs_grad(tensors: Iterable[Tensor | None]) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    return any(t is not None and t.requires_grad for t in tensors)
 
 
 class _Unrolled(torch.autograd.Function):
@@ -119,9 +126,9 @@ def multiply(rows: Tensor, matrices: Tensor, packed: Tensor | None = None) -> Te
     if forced_backend() == "reference" or rows.shape[0] == 0:
         return reference.multiply(rows, matrices)
     products: Tensor
-    if torch.is_grad_enabled() and (rows.requires_grad or matrices.requires_grad):
+    if _needs_grad((rows, matrices)):
         products = _Multiply.apply(rows, matrices, packed)  # type: ignore[no-untyped-call]
-    elif _plain(rows, matrices):
+    elif _plain((rows, matrices)):
         products = cpu.multiply(rows, matrices, packed)
     else:
         products = _ops.multiply.default(rows, matrices, packed)
@@ -132,24 +139,21 @@ def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
     """Shrinkage with its gradient; arguments as `fastunroll.soft_threshold`, checked there."""
     if forced_backend() == "reference" or u.numel() == 0:
         return reference.soft_threshold(u, threshold, nonnegative)
-    if torch.is_grad_enabled() and (u.requires_grad or threshold.requires_grad):
+    if _needs_grad((u, threshold)):
         shrunk: Tensor = _SoftThreshold.apply(u, threshold, nonnegative)  # type: ignore[no-untyped-call]
     else:
         shrunk = _ops.soft_threshold.default(u, threshold, nonnegative)
     return shrunk
 
 
-def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
-    """Recursion with its gradient; returns codes, objective, iterates (empty if not asked for)."""
+def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Recursion with its gradient: codes, objective, iterates; None where not asked for."""
     if forced_backend() == "reference" or a.batch == 0:
-        return reference.unrolled(a)
-    needs_grad = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in a.differentiable
-    )
-    if not needs_grad and _plain(*a.differentiable):
-        return cpu.unrolled(*a)
-    run: Callable[..., tuple[Tensor, Tensor, Tensor]] = _ops.unrolled.default
-    if needs_grad:
-        run = _Unrolled.apply
-    codes, objective, iterates = run(*a)
-    return codes, objective, iterates
+        codes, objective, iterates = reference.unrolled(a)
+    elif _needs_grad(a.differentiable):
+        codes, objective, iterates = _Unrolled.apply(*a)  # type: ignore[no-untyped-call]
+    elif _plain(a.differentiable):
+        return cpu.run_unrolled(a)
+    else:
+        codes, objective, iterates = _ops.unrolled.default(*a)
+    return codes, objective if a.with_objective else None, iterates if a.with_iterates else None

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastunroll import _native
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
 from fastunroll.ops.pack import PackedOperands, pack, pack_operands
-from fastunroll.ops.schema import empty_results, library, zero_gradients
+from fastunroll.ops.schema import library, zero_gradients
 
 _SERIAL_WORK = 1 << 18
 """Multiply-adds below which starting threads costs more than it saves."""
@@ -98,14 +98,24 @@ class _Bound:
         )
 
 
+def run_unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Forward pass; None for results that are not asked for."""
+    new_empty = a.threshold.new_empty
+    layers, batch, n = a.n_layers, a.batch, a.n_atoms
+    codes = new_empty(batch, n)
+    objective = new_empty(layers + 1, batch) if a.with_objective else None
+    iterates = new_empty(layers + 1, batch, n) if a.with_iterates else None
+    bound = _Bound(a, backward=False)
+    addresses = (codes.data_ptr(), _address(objective), _address(iterates))
+    _raise_for(bound.problem.forward(*addresses, _threads(bound.work)))
+    return codes, objective, iterates
+
+
 def unrolled(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Forward pass; see `fastunroll.ops.reference.unrolled`."""
-    a = UnrolledArguments(*arguments)
-    results = empty_results(a)
-    bound = _Bound(a, backward=False)
-    addresses = map(_address, results)
-    _raise_for(bound.problem.forward(*addresses, _threads(bound.work)))
-    return results
+    codes, *others = run_unrolled(UnrolledArguments(*arguments))
+    objective, iterates = (codes.new_empty(0) if t is None else t for t in others)
+    return codes, objective, iterates
 
 
 def unrolled_backward(

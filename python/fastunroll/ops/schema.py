@@ -35,17 +35,6 @@ library.define(
 )
 
 
-def empty_results(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
-    """Uninitialised results of ``unrolled``: codes, objective, iterates."""
-    new_empty = a.threshold.new_empty
-    layers, batch, n = a.n_layers, a.batch, a.n_atoms
-    return (
-        new_empty(batch, n),
-        new_empty((layers + 1, batch) if a.with_objective else (0,)),
-        new_empty((layers + 1, batch, n) if a.with_iterates else (0,)),
-    )
-
-
 def zero_gradients(a: UnrolledArguments, needs: list[bool]) -> tuple[Tensor, ...]:
     """Zeros in the shapes of the differentiable arguments; empty where not needed."""
     return tuple(
@@ -55,7 +44,13 @@ def zero_gradients(a: UnrolledArguments, needs: list[bool]) -> tuple[Tensor, ...
 
 
 def _unrolled_shapes(*arguments: object) -> tuple[Tensor, Tensor, Tensor]:
-    return empty_results(UnrolledArguments(*arguments))  # type: ignore[arg-type]
+    a = UnrolledArguments(*arguments)  # type: ignore[arg-type]
+    new_empty, layers, batch, n = a.threshold.new_empty, a.n_layers, a.batch, a.n_atoms
+    return (
+        new_empty(batch, n),
+        new_empty((layers + 1, batch) if a.with_objective else (0,)),
+        new_empty((layers + 1, batch, n) if a.with_iterates else (0,)),
+    )
 
 
 def _unrolled_backward_shapes(
