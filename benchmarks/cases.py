@@ -17,8 +17,12 @@ from fastunroll import unrolled_prox_gradient
 TURN_SAMPLES = 64
 """Samples that a turn runs through at least, so that a turn of single samples is long enough."""
 
-LARGEST_DIFFERENCE = 1e-3
-"""Relative l2 distance between the results of two candidates, float32."""
+LARGEST_DIFFERENCE = {"inference": 1e-3, "training": 1e-2}
+"""Relative l2 distance between the results of two candidates, float32.
+
+Gradients may differ more: an entry that equals its threshold up to rounding is in the support of
+one candidate and not of the other.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,13 @@ def measure(case: Case, n_layers: int, rounds: int) -> Outcome:
         batches: list[Batch] = [(s.measurements,) for s in samples]
         with torch.inference_mode():
             shrink, calls = _inference_calls(problem, batches)
-            seconds = interleaved(_agreeing(calls, batches[0]), batches, rounds)
+            seconds = interleaved(_agreeing(calls, batches[0], case.job), batches, rounds)
     else:
         batches = [tuple(s) for s in samples]
         parameters = [p.clone().requires_grad_() for p in problem.parameters]
         shrink, losses = _training_losses(parameters, batches)
         steps = {name: _step(loss, parameters) for name, loss in losses.items()}
-        seconds = interleaved(_agreeing(steps, batches[0]), batches, rounds)
+        seconds = interleaved(_agreeing(steps, batches[0], case.job), batches, rounds)
         kept = {name: bytes_kept(loss, batches[0], parameters) for name, loss in losses.items()}
     return Outcome(case, n_layers, density, shrink, seconds, kept)
 
@@ -140,7 +144,7 @@ def _step(loss: Callable[..., Tensor], parameters: list[Tensor]) -> Call:
     return lambda *batch: torch.autograd.grad(loss(*batch), parameters)
 
 
-def _agreeing(calls: dict[str, Call], batch: Batch) -> dict[str, Call]:
+def _agreeing(calls: dict[str, Call], batch: Batch, job: str) -> dict[str, Call]:
     """The calls, once their results are seen to agree with those of eager PyTorch.
 
     Raises
@@ -152,7 +156,7 @@ def _agreeing(calls: dict[str, Call], batch: Batch) -> dict[str, Call]:
     for name, call in calls.items():
         for ours, theirs in zip(_tensors(call(*batch)), expected, strict=True):
             difference = float((ours - theirs).norm() / theirs.norm())
-            if not difference <= LARGEST_DIFFERENCE:
+            if not difference <= LARGEST_DIFFERENCE[job]:
                 raise RuntimeError(f"{name} differs from eager by {difference:.1e}")
     return calls
 

@@ -91,6 +91,17 @@ void bind_problem(py::module_& m, const char* name) {
           },
           py::call_guard<py::gil_scoped_release>())
       .def(
+          "forward_rows",
+          [](const P& p, std::int64_t batch, Address measurements, Address codes, int threads) {
+            Problem<T> other = p;
+            other.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
+            other.batch = batch;
+            other.measurements = pointer<const T>(measurements);
+            return static_cast<int>(
+                cpu::unrolled_forward<T>(other, {pointer<T>(codes), nullptr, nullptr}, threads));
+          },
+          py::call_guard<py::gil_scoped_release>())
+      .def(
           "backward",
           [](P& p, std::array<Address, 3> incoming, std::array<Address, 11> outgoing,
              std::int64_t n_grams, std::int64_t n_weights, int threads) {

@@ -75,39 +75,49 @@ void sparse_product(std::int64_t samples, const Lists<T>& in, const PackedMatrix
   }
 }
 
-// Register tile of the dense product: kSamples samples by kDenseVectors vectors of columns.
-template <class T, int kSamples>
+// Register tile of the dense product: kSamples samples by kVectors vectors of columns.
+template <class T, int kSamples, int kVectors>
 inline void dense_tile(const T* in, std::int64_t in_stride, const T* block, std::int64_t first,
                        std::int64_t last, T* out, std::int64_t out_stride) {
   constexpr int kLanes = Vec<T>::kLanes;
-  Vec<T> sum[kSamples][kDenseVectors];
+  Vec<T> sum[kSamples][kVectors];
 #pragma GCC unroll 8
   for (int s = 0; s < kSamples; ++s) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kDenseVectors; ++j) {
+    for (int j = 0; j < kVectors; ++j) {
       sum[s][j] = Vec<T>::broadcast(T(0));
     }
   }
   for (std::int64_t i = first; i < last; ++i) {
-    Vec<T> row[kDenseVectors];
+    Vec<T> row[kVectors];
 #pragma GCC unroll 8
-    for (int j = 0; j < kDenseVectors; ++j) {
+    for (int j = 0; j < kVectors; ++j) {
       row[j] = Vec<T>::load(block + i * block_columns<T>() + j * kLanes);
     }
 #pragma GCC unroll 8
     for (int s = 0; s < kSamples; ++s) {
       const Vec<T> a = Vec<T>::broadcast(in[s * in_stride + i]);
 #pragma GCC unroll 8
-      for (int j = 0; j < kDenseVectors; ++j) sum[s][j] = Vec<T>::fma(a, row[j], sum[s][j]);
+      for (int j = 0; j < kVectors; ++j) sum[s][j] = Vec<T>::fma(a, row[j], sum[s][j]);
     }
   }
 #pragma GCC unroll 8
   for (int s = 0; s < kSamples; ++s) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kDenseVectors; ++j) {
+    for (int j = 0; j < kVectors; ++j) {
       T* target = out + s * out_stride + j * kLanes;
       (Vec<T>::load(target) + sum[s][j]).store(target);
     }
+  }
+}
+
+// One register tile for all columns of a block.
+template <class T, int kSamples, int kVectors>
+inline void dense_block(const T* in, std::int64_t in_stride, const T* block, std::int64_t first,
+                        std::int64_t last, T* out, std::int64_t out_stride) {
+  for (int j = 0; j < kBlockVectors<T>; j += kVectors) {
+    dense_tile<T, kSamples, kVectors>(in, in_stride, block + j * Vec<T>::kLanes, first, last,
+                                      out + j * Vec<T>::kLanes, out_stride);
   }
 }
 
@@ -115,23 +125,20 @@ template <class T>
 void dense_product(std::int64_t samples, const T* in, std::int64_t in_stride,
                    const PackedMatrix<T>& matrix, std::int64_t layer, T* out,
                    std::int64_t out_stride) {
-  constexpr std::int64_t kColumns = kDenseVectors * Vec<T>::kLanes;
   const std::int64_t blocks = block_count(matrix);
   for (std::int64_t b = 0; b < blocks; ++b) {
     const T* block = block_start(matrix, layer, b);
+    T* target = out + b * block_columns<T>();
     for (std::int64_t first = 0; first < matrix.rows; first += kChunkRows) {
       const std::int64_t last = first + kChunkRows < matrix.rows ? first + kChunkRows : matrix.rows;
-      for (std::int64_t column = 0; column < block_columns<T>(); column += kColumns) {
-        T* target = out + b * block_columns<T>() + column;
-        std::int64_t s = 0;
-        for (; s + kDenseSamples <= samples; s += kDenseSamples) {
-          dense_tile<T, kDenseSamples>(in + s * in_stride, in_stride, block + column, first, last,
-                                       target + s * out_stride, out_stride);
-        }
-        for (; s < samples; ++s) {
-          dense_tile<T, 1>(in + s * in_stride, in_stride, block + column, first, last,
-                           target + s * out_stride, out_stride);
-        }
+      std::int64_t s = 0;
+      for (; s + kDenseSamples <= samples; s += kDenseSamples) {
+        dense_block<T, kDenseSamples, kDenseVectors>(in + s * in_stride, in_stride, block, first,
+                                                     last, target + s * out_stride, out_stride);
+      }
+      for (; s < samples; ++s) {
+        dense_block<T, 1, kListVectors>(in + s * in_stride, in_stride, block, first, last,
+                                        target + s * out_stride, out_stride);
       }
     }
   }

@@ -37,6 +37,9 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
   if (trace) {
     support_directions_ = Buffer<T>(problem.n_layers * capacity * codes_.stride(), Fill::none);
   }
+  if (problem.gram.data != nullptr && problem.linear == nullptr) {
+    linear_ = RowStore<T>(problem.weight.layer_stride == 0 ? 1 : problem.n_layers, capacity, n);
+  }
   if (problem.gram.data == nullptr) residuals_ = RowStore<T>(slots, capacity, m);
   if (problem.with_objective) objective_residual_ = RowStore<T>(1, capacity, m);
   dense_ = RowStore<T>(2, capacity, n);
@@ -64,6 +67,7 @@ void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs
   first_ = first;
   samples_ = samples;
   start(out);
+  multiply_measurements();
   for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
     direction(k);
     const bool residual_of_codes = problem_.gram.data == nullptr && !extrapolates_;
@@ -130,6 +134,27 @@ void Tile<T>::residual(const Lists<T>& lists, const T* dense, T* rows, std::int6
           cursor_.get());
 }
 
+template <class T>
+void Tile<T>::multiply_measurements() {
+  if (problem_.gram.data == nullptr || problem_.linear != nullptr) return;
+  const std::int64_t m = problem_.n_measurements;
+  const std::int64_t layers = problem_.weight.layer_stride == 0 ? 1 : problem_.n_layers;
+  for (std::int64_t layer = 0; layer < layers; ++layer) {
+    T* rows = linear_.rows(layer);
+    std::fill(rows, rows + samples_ * linear_.stride(), T(0));
+    kernels_.dense_product(samples_, problem_.measurements + first_ * m, m, problem_.weight, layer,
+                           rows, linear_.stride());
+  }
+}
+
+template <class T>
+const T* Tile<T>::linear_row(std::int64_t k, std::int64_t s) const {
+  if (problem_.linear == nullptr) {
+    return linear_.row(problem_.weight.layer_stride == 0 ? 0 : k, s);
+  }
+  return problem_.linear + k * problem_.linear_layer_stride + (first_ + s) * problem_.n_atoms;
+}
+
 // v_k, from x_k or from its extrapolation y.
 template <class T>
 void Tile<T>::direction(std::int64_t k) {
@@ -149,8 +174,7 @@ void Tile<T>::direction(std::int64_t k) {
   const std::int64_t stride = directions_.stride();
   if (problem_.gram.data != nullptr) {
     for (std::int64_t s = 0; s < samples_; ++s) {
-      const T* c = problem_.linear + k * problem_.linear_layer_stride + (first_ + s) * n;
-      kernels_.negate(n, c, stride, rows + s * stride);
+      kernels_.negate(n, linear_row(k, s), stride, rows + s * stride);
     }
     product(kernels_, samples_, points(k), dense, dense_.stride(), problem_.gram, k, rows, stride,
             cursor_.get());

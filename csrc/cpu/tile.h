@@ -69,6 +69,8 @@ class Tile {
     return (((k + 1) % code_slots_) * capacity_ + sample) * problem_.n_atoms;
   }
   void start(const ForwardOutputs<T>& out);
+  void multiply_measurements();
+  const T* linear_row(std::int64_t k, std::int64_t s) const;
   void direction(std::int64_t k);
   void shrink(std::int64_t k);
   void load(const T* source, std::int64_t k, T* rows);
@@ -88,6 +90,7 @@ class Tile {
   ListStore<T> codes_;
   ListStore<T> points_;
   Buffer<std::uint8_t> kept_;
+  RowStore<T> linear_;  // c = b W, where it is not given
   RowStore<T> directions_;
   Buffer<T> support_directions_;
   RowStore<T> residuals_;

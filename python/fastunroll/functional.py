@@ -20,10 +20,7 @@ from fastunroll._checks import (
 )
 from fastunroll.ops import autograd
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
-from fastunroll.ops.pack import PackedOperands
 from fastunroll.prepared import FORMS, PreparedDictionary, check_weight
-
-_WEIGHT = PackedOperands._fields.index("weight")
 
 
 class UnrolledResult(NamedTuple):
@@ -167,16 +164,25 @@ def unrolled_prox_gradient(
     TypeError, ValueError
         With the name of the argument that does not fit.
     """
+    prepared = dictionary if isinstance(dictionary, PreparedDictionary) else None
+    options: tuple[object, ...] = (
+        *(weight, step, threshold, n_layers, momentum, heavy_ball, prox, bypass, initial, previous),
+        *(objective_weight, iterates),
+    )
+    if prepared is not None:
+        codes = prepared.last_call.run(options, measurements)
+        if codes is not None:
+            return UnrolledResult(codes, None, None)
     flat = isinstance(measurements, Tensor) and measurements.dim() == 1
     b = check_tensor("measurements", measurements, (1, 2))
     b = b[None] if flat else b
     gram: Tensor | None = None
     packed: tuple[Tensor, ...] = ()
-    if isinstance(dictionary, PreparedDictionary):
+    if prepared is not None:
         if weight is not None:
             raise ValueError("weight must be given to prepare(), not beside a PreparedDictionary")
-        matrix, weight = dictionary.dictionary, dictionary.weight
-        gram, packed, form = dictionary.gram, dictionary.packed, dictionary.form
+        matrix, weight = prepared.dictionary, prepared.weight
+        gram, packed, form = prepared.gram, prepared.packed, prepared.form
     else:
         matrix = check_tensor("dictionary", dictionary, (2,))
         weight = None if weight is None else check_weight(weight, matrix)
@@ -202,26 +208,31 @@ def unrolled_prox_gradient(
         form = planner.choose_form(b.shape[0], (m, n), n_layers, n_weights, training)
     linear = None
     if form == "gram":
-        linear, gram = _gram_operands(b, matrix, weight, gram, packed)
+        learns = torch.is_grad_enabled() and any(
+            t is not None and t.requires_grad for t in (b, matrix, weight)
+        )
+        linear, gram = _gram_operands(b, matrix, weight, gram, learns)
     with_objective = objective_weight is not None
     lam = check_number("objective_weight", objective_weight, minimum=0.0) if with_objective else 0.0
-    explicit = form == "factored" or with_objective
-    return _run(
-        UnrolledArguments(
-            linear=linear,
-            gram=gram,
-            dictionary=matrix if explicit else None,
-            weight=weight if form == "factored" else None,
-            measurements=b if explicit else None,
-            heavy_ball=heavy_ball,
-            objective_weight=lam,
-            with_objective=with_objective,
-            with_iterates=iterates,
-            packed=packed,
-            **layer,
-        ),
-        flat,
+    arguments = UnrolledArguments(
+        linear=linear,
+        gram=gram,
+        dictionary=matrix if linear is None or with_objective else None,
+        weight=weight if linear is None else None,
+        measurements=b if linear is None or with_objective else None,
+        heavy_ball=heavy_ball,
+        objective_weight=lam,
+        with_objective=with_objective,
+        with_iterates=iterates,
+        packed=packed,
+        **layer,
     )
+    result = _run(arguments, flat)
+    if prepared is not None and isinstance(bypass, tuple):
+        given = (step.weight, step.bias) if isinstance(step, GradientNormStep) else (step,)
+        tensors = [t for t in (*given, threshold, momentum) if isinstance(t, Tensor)]
+        prepared.last_call.remember(options, tensors, arguments)
+    return result
 
 
 def unrolled_gram(
@@ -353,23 +364,23 @@ def prox_gradient_step(
 
 
 def _gram_operands(
-    b: Tensor,
-    dictionary: Tensor,
-    weight: Tensor | None,
-    gram: Tensor | None,
-    packed: tuple[Tensor, ...],
-) -> tuple[Tensor, Tensor]:
-    """Return c = b W: (1 or K, B, n) and, where it is not given, G = A^T W: (1 or K, n, n)."""
+    b: Tensor, dictionary: Tensor, weight: Tensor | None, gram: Tensor | None, learns: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Return c = b W, if its gradient is needed, and G = A^T W, if it is not given.
+
+    Else the kernels compute c, in the same way. Shapes (1 or K, B, n) and (1 or K, n, n).
+    """
+    if gram is not None and not learns:
+        return None, gram
     if torch.is_autocast_enabled(b.device.type):
         with torch.autocast(b.device.type, enabled=False):
-            return _gram_operands(b, dictionary, weight, gram, packed)
+            return _gram_operands(b, dictionary, weight, gram, learns)
     analysis = dictionary[None] if weight is None else weight
-    linear = autograd.multiply(b, analysis, packed[_WEIGHT] if packed else None)
-    if gram is not None:
-        return linear, gram
-    # One plain matrix product where it does: the batched one is slower.
-    one = analysis.shape[0] == 1
-    return linear, (dictionary.mT @ analysis[0])[None] if one else dictionary.mT @ analysis
+    if gram is None:
+        # One plain matrix product where it does: the batched one is slower.
+        one = analysis.shape[0] == 1
+        gram = (dictionary.mT @ analysis[0])[None] if one else dictionary.mT @ analysis
+    return autograd.multiply(b, analysis) if learns else None, gram
 
 
 def _run(arguments: UnrolledArguments, flat: bool) -> UnrolledResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from fastunroll import planner
 from fastunroll._checks import check_choice, check_dictionary, check_like, check_tensor
 from fastunroll.ops.pack import pack_operands
+from fastunroll.ops.repeat import RepeatedCall
 
 FORMS = ("auto", "gram", "factored")
 
@@ -27,12 +28,14 @@ class PreparedDictionary:
     weight : (1 or K, m, n), or None where W = A
     gram : (1 or K, n, n), or None in the factored form
     packed : copies in the kernels' layout (see `fastunroll.ops.pack`), empty off the CPU
+    last_call : what the kernels were told in the last call, for when it is repeated
     """
 
     dictionary: Tensor
     weight: Tensor | None
     gram: Tensor | None
     packed: tuple[Tensor, ...]
+    last_call: RepeatedCall = field(default_factory=RepeatedCall, compare=False, repr=False)
 
     @property
     def form(self) -> str:
@@ -95,5 +98,8 @@ def prepare(
             analysis = dictionary[None] if weight is None else weight
             gram = (dictionary.double().mT @ analysis.double()).to(dictionary.dtype)
         native = dictionary.device.type == "cpu"
-        packed = pack_operands(gram, dictionary, weight, prepared=True) if native else ()
+        packed: tuple[Tensor, ...] = ()
+        if native:
+            symmetric = weight is None
+            packed = pack_operands(gram, dictionary, weight, analysis=True, symmetric=symmetric)
         return PreparedDictionary(dictionary, weight, gram, packed)

@@ -50,10 +50,10 @@ struct Problem {
   PackedMatrix<T> gram;          // G (n, n); null in the factored form
   PackedMatrix<T> gram_t;        // G^T (n, n); backward, Gram form
   PackedMatrix<T> dictionary_t;  // A^T (n, m); factored form and objective
-  PackedMatrix<T> weight;        // W (m, n); factored form
+  PackedMatrix<T> weight;        // W (m, n); factored form, and Gram form with c = b W
   PackedMatrix<T> weight_t;      // W^T (n, m); backward, factored form
 
-  const T* linear = nullptr;             // c (1 or K, B, n); Gram form
+  const T* linear = nullptr;             // c (1 or K, B, n); Gram form; null: c = b W
   std::int64_t linear_layer_stride = 0;  // 0: the same c in every layer
   const T* measurements = nullptr;       // b (B, m); factored form and objective
   const T* initial = nullptr;            // x_0 (B, n), null: 0

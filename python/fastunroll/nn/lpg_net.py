@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -167,13 +168,23 @@ class LPGNet(UnrolledNetwork):
 
         See `fastunroll.unrolled_prox_gradient` for the other arguments.
         """
-        low, high = self.step_range
-        step = GradientNormStep(self.step_weight[:n_layers], self.step_bias[:n_layers], low, high)
+        step, threshold = self._derive(
+            lambda: (
+                GradientNormStep(self.step_weight, self.step_bias, *self.step_range),
+                self.thresholds.contiguous(),
+            ),
+            self.step_weight,
+            self.step_bias,
+            self.threshold_raw,
+        )
+        if n_layers is not None:
+            step = replace(step, weight=step.weight[:n_layers], bias=step.bias[:n_layers])
+            threshold = threshold[:n_layers]
         return unrolled_prox_gradient(
             b,
             self._prepare(self.dictionary),
             step=step,
-            threshold=self.thresholds[:n_layers],
+            threshold=threshold,
             objective_weight=objective_weight,
             iterates=iterates,
         )

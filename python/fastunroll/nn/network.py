@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fastunroll.functional import UnrolledResult
 from fastunroll.prepared import PreparedDictionary, prepare
+
+T = TypeVar("T")
 
 
 class UnrolledNetwork(nn.Module, ABC):
@@ -23,6 +26,7 @@ class UnrolledNetwork(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._prepared: tuple[object, PreparedDictionary] | None = None
+        self._derived: tuple[object, Any] | None = None
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -51,7 +55,8 @@ class UnrolledNetwork(nn.Module, ABC):
     def _prepare(self, dictionary: Tensor) -> Tensor | PreparedDictionary:
         """Prepare a fixed dictionary, once for as long as it does not change.
 
-        A compiled graph cannot look at that, so it gets the dictionary itself.
+        Changes behind PyTorch's back, through ``dictionary.data``, are not seen. A compiled graph
+        cannot look for any, so it gets the dictionary itself.
         """
         if torch.compiler.is_compiling():
             return dictionary
@@ -61,6 +66,19 @@ class UnrolledNetwork(nn.Module, ABC):
                 self._prepared = (key, prepare(dictionary))
         return self._prepared[1]
 
+    def _derive(self, compute: Callable[[], T], *sources: Tensor) -> T:
+        """Compute what follows from a few parameters; in inference, again only if they change.
+
+        The same objects let the recursion see that a call repeats.
+        """
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return compute()
+        key = [(t.tolist(), t.dtype, t.device) for t in sources]
+        if self._derived is None or self._derived[0] != key:
+            self._derived = (key, compute())
+        result: T = self._derived[1]
+        return result
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave what can be computed again out of copies and pickles."""
-        return {**self.__dict__, "_prepared": None}
+        return {**self.__dict__, "_prepared": None, "_derived": None}

@@ -22,11 +22,11 @@ PROX_KINDS = ("soft", "nonnegative", "hard")
 class UnrolledArguments(NamedTuple):
     """Arguments of ``fastunroll::unrolled``; the tensors that can carry a gradient come first."""
 
-    linear: Tensor | None  # c: (1 or K, B, n), Gram form
+    linear: Tensor | None  # c: (1 or K, B, n), Gram form; None means c = b W
     gram: Tensor | None  # G: (1 or K, n, n), Gram form
-    dictionary: Tensor | None  # A: (m, n), factored form and objective
-    weight: Tensor | None  # W: (1 or K, m, n), factored form; None means W = A
-    measurements: Tensor | None  # b: (B, m), factored form and objective
+    dictionary: Tensor | None  # A: (m, n), factored form, c = b W and objective
+    weight: Tensor | None  # W: (1 or K, m, n), factored form and c = b W; None means W = A
+    measurements: Tensor | None  # b: (B, m), factored form, c = b W and objective
     initial: Tensor | None  # x_0: (B, n); None means 0
     step: Tensor | None  # (K, 1 or B, 1 or n); None when the step follows a rule
     threshold: Tensor  # (K, 1 or B, 1 or n)

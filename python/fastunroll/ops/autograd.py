@@ -23,7 +23,7 @@ def _double_backward() -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def _plain(tensors: Iterable[Tensor | None]) -> bool:
+def is_plain(tensors: Iterable[Tensor | None]) -> bool:
     """Whether nothing but the kernel would see the call, so that the dispatcher can be left out.
 
     It takes as long as twenty layers of a small problem. Traces, fake tensors and modes need it.
@@ -36,7 +36,8 @@ def _plain(tensors: Iterable[Tensor | None]) -> bool:
     return True
 
 
-def _needs_grad(tensors: Iterable[Tensor | None]) -> bool:
+def needs_grad(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether a call with these tensors is to be differentiated."""
     if not torch.is_grad_enabled():
         return False
     return any(t is not None and t.requires_grad for t in tensors)
@@ -81,22 +82,21 @@ class _Unrolled(torch.autograd.Function):
 
 class _Multiply(torch.autograd.Function):
     @staticmethod
-    def forward(rows: Tensor, matrices: Tensor, packed: Tensor | None) -> Tensor:
-        products: Tensor = _ops.multiply.default(rows, matrices, packed)
+    def forward(rows: Tensor, matrices: Tensor) -> Tensor:
+        products: Tensor = _ops.multiply.default(rows, matrices)
         return products
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, matrices = ctx.saved_tensors
-        for_rows, for_matrices, _ = ctx.needs_input_grad
+        for_rows, for_matrices = ctx.needs_input_grad
         return (
             torch.einsum("lbn,lmn->bm", grad, matrices) if for_rows else None,
             rows.mT @ grad if for_matrices else None,
-            None,
         )
 
 
@@ -121,17 +121,11 @@ class _SoftThreshold(torch.autograd.Function):
         return (*found, None)
 
 
-def multiply(rows: Tensor, matrices: Tensor, packed: Tensor | None = None) -> Tensor:
+def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
     """Products (L, B, n) of rows (B, m) with matrices (L, m, n), each row as if it were alone."""
     if forced_backend() == "reference" or rows.shape[0] == 0:
         return reference.multiply(rows, matrices)
-    products: Tensor
-    if _needs_grad((rows, matrices)):
-        products = _Multiply.apply(rows, matrices, packed)  # type: ignore[no-untyped-call]
-    elif _plain((rows, matrices)):
-        products = cpu.multiply(rows, matrices, packed)
-    else:
-        products = _ops.multiply.default(rows, matrices, packed)
+    products: Tensor = _Multiply.apply(rows, matrices)  # type: ignore[no-untyped-call]
     return products
 
 
@@ -139,7 +133,7 @@ def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
     """Shrinkage with its gradient; arguments as `fastunroll.soft_threshold`, checked there."""
     if forced_backend() == "reference" or u.numel() == 0:
         return reference.soft_threshold(u, threshold, nonnegative)
-    if _needs_grad((u, threshold)):
+    if needs_grad((u, threshold)):
         shrunk: Tensor = _SoftThreshold.apply(u, threshold, nonnegative)  # type: ignore[no-untyped-call]
     else:
         shrunk = _ops.soft_threshold.default(u, threshold, nonnegative)
@@ -150,9 +144,9 @@ def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor | None, Tensor | None
     """Recursion with its gradient: codes, objective, iterates; None where not asked for."""
     if forced_backend() == "reference" or a.batch == 0:
         codes, objective, iterates = reference.unrolled(a)
-    elif _needs_grad(a.differentiable):
+    elif needs_grad(a.differentiable):
         codes, objective, iterates = _Unrolled.apply(*a)  # type: ignore[no-untyped-call]
-    elif _plain(a.differentiable):
+    elif is_plain(a.differentiable):
         return cpu.run_unrolled(a)
     else:
         codes, objective, iterates = _ops.unrolled.default(*a)

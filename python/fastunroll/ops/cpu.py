@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastunroll import _native
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
-from fastunroll.ops.pack import PackedOperands, pack, pack_operands
+from fastunroll.ops.pack import pack, pack_operands
 from fastunroll.ops.schema import library, zero_gradients
 
 _SERIAL_WORK = 1 << 18
@@ -58,22 +58,22 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-class _Bound:
+class Bound:
     """A native problem together with the tensors that its pointers belong to."""
 
     def __init__(self, a: UnrolledArguments, backward: bool) -> None:
-        packed = (
-            PackedOperands(*a.packed)
-            if a.packed
-            else pack_operands(a.gram, a.dictionary, a.weight, backward=backward)
+        packed = a.packed or pack_operands(
+            a.gram, a.dictionary, a.weight, backward=backward, analysis=a.linear is None
         )
         rows = [_contiguous(t) for t in (a.linear, a.measurements, a.initial, a.previous)]
         layer = [_contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum)]
         step, threshold = _rows_contiguous(a.step), _rows_contiguous(a.threshold)
         self.keep_alive = (packed, rows, layer, step, threshold)
         m = a.dictionary.shape[0] if a.dictionary is not None else 0
-        double = a.threshold.dtype == torch.float64
-        self.work = a.batch * a.n_layers * a.n_atoms * (a.n_atoms + m) // 4
+        self.m, self.n, self.dtype = m, a.n_atoms, a.threshold.dtype
+        double = self.dtype == torch.float64
+        self.work_per_sample = a.n_layers * a.n_atoms * (a.n_atoms + m) // 4
+        self.work = a.batch * self.work_per_sample
         make = _native.Problem_f64 if double else _native.Problem_f32
         self.problem: Any = make(
             (a.batch, m, a.n_atoms, a.n_layers),
@@ -97,6 +97,14 @@ class _Bound:
             a.objective_weight,
         )
 
+    def forward_rows(self, b: Tensor) -> Tensor:
+        """Codes (batch, n) of other measurements (batch, m), contiguous and checked."""
+        batch = b.shape[0]
+        codes = torch.empty(batch, self.n, dtype=self.dtype)
+        threads = _threads(batch * self.work_per_sample)
+        _raise_for(self.problem.forward_rows(batch, b.data_ptr(), codes.data_ptr(), threads))
+        return codes
+
 
 def run_unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Forward pass; None for results that are not asked for."""
@@ -105,7 +113,7 @@ def run_unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor | None, Tensor | 
     codes = new_empty(batch, n)
     objective = new_empty(layers + 1, batch) if a.with_objective else None
     iterates = new_empty(layers + 1, batch, n) if a.with_iterates else None
-    bound = _Bound(a, backward=False)
+    bound = Bound(a, backward=False)
     addresses = (codes.data_ptr(), _address(objective), _address(iterates))
     _raise_for(bound.problem.forward(*addresses, _threads(bound.work)))
     return codes, objective, iterates
@@ -127,13 +135,15 @@ def unrolled_backward(
     """Backward pass; see `fastunroll.ops.reference.unrolled_backward`."""
     *unrolled_arguments, needs = arguments
     a = UnrolledArguments(*unrolled_arguments)
+    if a.gram is not None and a.linear is None and any(needs[2:5]):
+        raise RuntimeError("linear must be given where dictionary, weight or measurements learn")
     # The kernels sum dA and dW by atom, so they write them transposed; dW of W = A joins dA.
     targets = list(zero_gradients(a, needs))
     fields = a._fields
     for name in ("dictionary", "weight"):
         i = fields.index(name)
         targets[i] = targets[i].mT.contiguous() if targets[i].numel() else targets[i]
-    bound = _Bound(a, backward=True)
+    bound = Bound(a, backward=True)
     incoming = [_contiguous(g) for g in (grad_codes, grad_objective, grad_iterates)]
     _raise_for(
         bound.problem.backward(
@@ -150,10 +160,10 @@ def unrolled_backward(
     return tuple(targets)
 
 
-def multiply(rows: Tensor, matrices: Tensor, packed: Tensor | None) -> Tensor:
+def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
     """Products of the rows with matrices; a row's result does not depend on its batch."""
     rows = rows.contiguous()
-    packed = pack(matrices, "dictionary or weight") if packed is None else packed
+    packed = pack(matrices, "dictionary or weight")
     layers, m, n = matrices.shape
     batch = rows.shape[0]
     out = rows.new_empty(layers, batch, n)

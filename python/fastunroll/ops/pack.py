@@ -48,7 +48,8 @@ def pack_operands(
     weight: Tensor | None,
     *,
     backward: bool = True,
-    prepared: bool = False,
+    analysis: bool = False,
+    symmetric: bool = False,
 ) -> PackedOperands:
     """Pack what the forward pass, and with ``backward`` the backward pass, reads.
 
@@ -57,7 +58,8 @@ def pack_operands(
     gram : (layers, n, n), or None in the factored form
     dictionary : (m, n), where the form or the objective needs it
     weight : (layers, m, n), or None where W = A
-    prepared : whether G is A^T W, and W is wanted too, for c = b W
+    analysis : whether W is wanted beside G, for c = b W
+    symmetric : whether G is its own transpose, so that one copy serves both passes
     """
     given = gram if gram is not None else dictionary
     assert given is not None
@@ -67,10 +69,9 @@ def pack_operands(
         dictionary_t = pack(dictionary.mT, "dictionary")
     if gram is not None:
         gram_p = pack(gram, "gram, or the dictionary or weight that it is made of,")
-        symmetric = prepared and weight is None  # G = A^T A
         gram_t = none if not backward else gram_p if symmetric else pack(gram.mT)
     elif dictionary is not None:
         weight_t = dictionary_t if weight is None else pack(weight.mT) if backward else none
-    if dictionary is not None and (gram is None or prepared):
+    if dictionary is not None and (gram is None or analysis):
         weight_p = pack(dictionary if weight is None else weight, "weight")
     return PackedOperands(gram_p, gram_t, dictionary_t, weight_p, weight_t)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
 
 
-def multiply(rows: Tensor, matrices: Tensor, packed: Tensor | None = None) -> Tensor:
+def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
     """Products of the rows (B, m) with matrices (L, m, n): (L, B, n)."""
     return rows @ matrices
 
@@ -93,6 +93,10 @@ def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
     objective : (K + 1, B), or empty
     iterates : (K + 1, B, n), or empty
     """
+    if a.gram is not None and a.linear is None:
+        assert a.dictionary is not None and a.measurements is not None
+        analysis = a.dictionary[None] if a.weight is None else a.weight
+        a = a._replace(linear=multiply(a.measurements, analysis))
     x = a.threshold.new_zeros(a.batch, a.n_atoms) if a.initial is None else a.initial
     before = x if a.previous is None else a.previous
     iterates = [x]

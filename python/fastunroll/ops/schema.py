@@ -27,7 +27,7 @@ library.define(
     "unrolled_backward(Tensor? grad_codes, Tensor? grad_objective, Tensor? grad_iterates, "
     f"{_UNROLLED}, bool[] needs) -> ({_GRADIENTS})"
 )
-library.define("multiply(Tensor rows, Tensor matrices, Tensor? packed) -> Tensor")
+library.define("multiply(Tensor rows, Tensor matrices) -> Tensor")
 library.define("soft_threshold(Tensor u, Tensor threshold, bool nonnegative) -> Tensor")
 library.define(
     "soft_threshold_backward(Tensor grad, Tensor u, Tensor threshold, bool nonnegative) "
@@ -63,7 +63,7 @@ def _unrolled_backward_shapes(
     return zero_gradients(UnrolledArguments(*unrolled), needs)  # type: ignore[arg-type]
 
 
-def _multiply_shape(rows: Tensor, matrices: Tensor, packed: Tensor | None) -> Tensor:
+def _multiply_shape(rows: Tensor, matrices: Tensor) -> Tensor:
     return rows.new_empty(matrices.shape[0], rows.shape[0], matrices.shape[2])
 
 
