@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,6 +79,7 @@ def bytes_kept(loss: Call, batch: Batch, parameters: Sequence[Tensor]) -> int:
     """Bytes that autograd keeps between the forward and the backward pass.
 
     Every storage counts once and in full; those of the parameters and of the batch do not count.
+    The tapes of our own operators, which are no tensors, do.
     """
     given = {t.untyped_storage().data_ptr() for t in (*parameters, *batch)}
     kept: dict[int, int] = {}
@@ -91,6 +92,20 @@ def bytes_kept(loss: Call, batch: Batch, parameters: Sequence[Tensor]) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = loss(*batch)
-    total = sum(kept.values())
+    total = sum(kept.values()) + sum(tape.nbytes for tape in tapes(result))
     del result
     return total
+
+
+def tapes(result: Tensor) -> list[Any]:
+    """Tapes in the graph behind a result."""
+    found, todo, seen = [], [result.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "tape", None) is not None:
+            found.append(node.tape)
+        todo += [parent for parent, _ in node.next_functions]
+    return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from helpers import all_needed, assert_close, make_arguments, output_gradients
 
+from fastunroll._native import Tape
 from fastunroll.ops import cpu, reference
 from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
 
@@ -94,3 +96,28 @@ def check(a: UnrolledArguments, tolerance: float) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_reference_in_float64(case: str, size: dict[str, int], level: str) -> None:
     check(make_arguments(**CASES[case], **size, level=LEVELS[level]), 1e-9)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s['batch']}x{s['m']}x{s['n']}")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("case", ["gram, per atom", "gram, initial", "gram, nonnegative", "gram"])
+def test_tape_gives_the_gradients_of_a_second_run(
+    case: str, size: dict[str, int], dtype: torch.dtype
+) -> None:
+    options = {**CASES[case], "bypass": 0, "objective": True}
+    a = make_arguments(**options, **size, level=0.3, dtype=dtype)
+    assert cpu.tape_fits(a)
+    grads, needs = output_gradients(a), all_needed(a)
+    tape = Tape()
+    results = cpu.run_unrolled(a, tape)
+    entries = sum(
+        int((x != 0).sum()) for x in reference.unrolled(a._replace(with_iterates=True))[2]
+    )
+    least = 4 * a.batch * a.n_layers + entries * (2 * dtype.itemsize + 2)
+    assert least <= tape.nbytes <= 3 * least  # records grow in steps
+    for ours, expected in zip(results, cpu.run_unrolled(a), strict=True):
+        assert (ours is None and expected is None) or torch.equal(ours, expected)
+    expected = cpu.run_unrolled_backward(grads, a, needs)
+    ours = cpu.run_unrolled_backward(grads, a, needs, tape)
+    for name, one, other in zip(a._fields[:N_DIFFERENTIABLE], ours, expected, strict=True):
+        assert torch.equal(one, other), f"gradient of {name}"

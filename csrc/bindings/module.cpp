@@ -11,6 +11,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/soft_threshold.h"
+#include "cpu/tape.h"
 #include "cpu/unrolled.h"
 #include "fastunroll/problem.h"
 
@@ -83,10 +84,11 @@ void bind_problem(py::module_& m, const char* name) {
       }))
       .def(
           "forward",
-          [](P& p, Address codes, Address objective, Address iterates, int threads) {
+          [](P& p, Address codes, Address objective, Address iterates, cpu::Tape* tape,
+             int threads) {
             p.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
             const ForwardOutputs<T> out{pointer<T>(codes), pointer<T>(objective),
-                                        pointer<T>(iterates)};
+                                        pointer<T>(iterates), tape};
             return static_cast<int>(cpu::unrolled_forward<T>(p, out, threads));
           },
           py::call_guard<py::gil_scoped_release>())
@@ -97,16 +99,18 @@ void bind_problem(py::module_& m, const char* name) {
             other.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
             other.batch = batch;
             other.measurements = pointer<const T>(measurements);
-            return static_cast<int>(
-                cpu::unrolled_forward<T>(other, {pointer<T>(codes), nullptr, nullptr}, threads));
+            return static_cast<int>(cpu::unrolled_forward<T>(
+                other, {pointer<T>(codes), nullptr, nullptr, nullptr}, threads));
           },
           py::call_guard<py::gil_scoped_release>())
       .def(
           "backward",
-          [](P& p, std::array<Address, 3> incoming, std::array<Address, 11> outgoing,
-             std::int64_t n_grams, std::int64_t n_weights, int threads) {
+          [](P& p, const cpu::Tape* tape, std::array<Address, 3> incoming,
+             std::array<Address, 11> outgoing, std::int64_t n_grams, std::int64_t n_weights,
+             int threads) {
             p.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
             BackwardArguments<T> a;
+            a.tape = tape;
             a.grad_codes = pointer<const T>(incoming[0]);
             a.grad_objective = pointer<const T>(incoming[1]);
             a.grad_iterates = pointer<const T>(incoming[2]);
@@ -165,6 +169,9 @@ void bind_functions(py::module_& m, const std::string& dtype) {
 
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   if (const char* error = cpu::isa_error()) throw py::import_error(error);
+  py::class_<cpu::Tape>(m, "Tape", py::module_local())
+      .def(py::init<>())
+      .def_property_readonly("nbytes", &cpu::Tape::bytes);
   bind_problem<float>(m, "Problem_f32");
   bind_problem<double>(m, "Problem_f64");
   bind_functions<float>(m, "f32");

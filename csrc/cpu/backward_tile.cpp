@@ -74,7 +74,11 @@ template <class T>
 void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
   const std::int64_t n = problem_.n_atoms;
   const std::int64_t layers = problem_.n_layers;
-  tile_.run(first, samples, {});
+  if (args_.tape == nullptr) {
+    tile_.run(first, samples, {});
+  } else {
+    tile_.restore(first, samples, *args_.tape);
+  }
   for (std::int64_t slot = 0; slot < 3; ++slot) {
     std::fill(grad_codes_.rows(slot), grad_codes_.rows(slot) + samples * grad_codes_.stride(),
               T(0));

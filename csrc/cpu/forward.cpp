@@ -24,6 +24,7 @@ Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out,
   const std::int64_t tiles = (batch + size - 1) / size;
   std::vector<std::unique_ptr<Tile<T>>> tile_of;
   try {
+    if (out.tape != nullptr) out.tape->start(batch);
     for (std::int64_t w = 0; w < std::min(workers, tiles); ++w) {
       tile_of.push_back(std::make_unique<Tile<T>>(problem, size, false));
     }

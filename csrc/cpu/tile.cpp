@@ -74,7 +74,7 @@ void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs
     if (out.objective != nullptr && residual_of_codes) {
       objective(k, residuals_.rows(slot(k)), residuals_.stride(), out.objective);
     }
-    shrink(k);
+    shrink(k, out.tape);
     write(k + 1, out);
     if (out.objective != nullptr && (!residual_of_codes || k + 1 == problem_.n_layers)) {
       residual(codes(k + 1), dense_.rows((k + 1) % 2), objective_residual_.rows(0),
@@ -196,7 +196,7 @@ void Tile<T>::direction(std::int64_t k) {
 
 // x_{k+1} = prox(u), dense over the rows of x_{k-1} and as lists.
 template <class T>
-void Tile<T>::shrink(std::int64_t k) {
+void Tile<T>::shrink(std::int64_t k, Tape* tape) {
   const Lists<T> lists = codes(k + 1);
   const bool selects = problem_.bypass != nullptr;
   ProxRow<T> row;
@@ -225,10 +225,33 @@ void Tile<T>::shrink(std::int64_t k) {
     lists.end(s,
               kernels_.prox(row, lists.index + s * lists.stride, lists.value + s * lists.stride));
     if (selects) select_support(k, s, threshold, row.x);
-    if (!trace_) continue;
     const std::int32_t* index = lists.index + s * lists.stride;
+    if (tape != nullptr) {
+      const std::int64_t sample = first_ + s;
+      if (k == 0 && s > 0) tape->reserve(sample, tape->size(sample - 1) * problem_.n_layers);
+      tape->write(sample, lists.count[s], index, lists.value + s * lists.stride, row.v);
+    }
+    if (!trace_) continue;
     T* kept_v = support_directions_.get() + (k * capacity_ + s) * lists.stride;
     for (std::int32_t p = 0; p < lists.count[s]; ++p) kept_v[p] = row.v[index[p]];
+  }
+}
+
+template <class T>
+void Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape) {
+  first_ = first;
+  samples_ = samples;
+  load(problem_.initial, 0, dense_.rows(0));
+  for (std::int64_t s = 0; s < samples; ++s) {
+    std::size_t offset = 0;
+    for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
+      const Lists<T> lists = codes(k + 1);
+      std::int32_t count = 0;
+      offset = tape.read(first + s, offset, &count, lists.index + s * lists.stride,
+                         lists.value + s * lists.stride,
+                         support_directions_.get() + (k * capacity_ + s) * lists.stride);
+      lists.end(s, count);
+    }
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "cpu/buffers.h"
 #include "cpu/kernels.h"
+#include "cpu/tape.h"
 #include "fastunroll/problem.h"
 
 namespace fastunroll::cpu {
@@ -31,6 +32,9 @@ class Tile {
 
   // Runs samples first .. first + samples - 1 through all layers.
   void run(std::int64_t first, std::int64_t samples, const ForwardOutputs<T>& out);
+
+  // Puts back from a tape what a run of samples first .. first + samples - 1 would trace.
+  void restore(std::int64_t first, std::int64_t samples, const Tape& tape);
 
   std::int64_t first() const { return first_; }
   std::int64_t samples() const { return samples_; }
@@ -72,7 +76,7 @@ class Tile {
   void multiply_measurements();
   const T* linear_row(std::int64_t k, std::int64_t s) const;
   void direction(std::int64_t k);
-  void shrink(std::int64_t k);
+  void shrink(std::int64_t k, Tape* tape);
   void load(const T* source, std::int64_t k, T* rows);
   void write(std::int64_t k, const ForwardOutputs<T>& out);
   void objective(std::int64_t k, const T* residual_rows, std::int64_t stride, T* out);

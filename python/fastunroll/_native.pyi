@@ -4,6 +4,11 @@ from typing import Any
 
 block_bytes: int
 
+class Tape:
+    def __init__(self) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+
 class Problem_f32:
     def __init__(
         self,
@@ -28,10 +33,13 @@ class Problem_f32:
         objective_weight: float,
         /,
     ) -> None: ...
-    def forward(self, codes: int, objective: int, iterates: int, threads: int, /) -> int: ...
+    def forward(
+        self, codes: int, objective: int, iterates: int, tape: Tape | None, threads: int, /
+    ) -> int: ...
     def forward_rows(self, batch: int, measurements: int, codes: int, threads: int, /) -> int: ...
     def backward(
         self,
+        tape: Tape | None,
         incoming: tuple[int, ...],
         outgoing: tuple[int, ...],
         n_grams: int,

@@ -7,6 +7,10 @@
 
 namespace fastunroll {
 
+namespace cpu {
+class Tape;
+}
+
 enum class Prox : int { soft = 0, nonnegative = 1, hard = 2 };
 
 enum class Status : int {
@@ -77,14 +81,18 @@ struct Problem {
 
 template <class T>
 struct ForwardOutputs {
-  T* codes = nullptr;      // x_K (B, n)
-  T* objective = nullptr;  // F(x_k) (K + 1, B), null: not asked for
-  T* iterates = nullptr;   // x_k (K + 1, B, n), null: not asked for
+  T* codes = nullptr;         // x_K (B, n)
+  T* objective = nullptr;     // F(x_k) (K + 1, B), null: not asked for
+  T* iterates = nullptr;      // x_k (K + 1, B, n), null: not asked for
+  cpu::Tape* tape = nullptr;  // null: nothing is kept for the backward pass
 };
 
 // Incoming gradients (null: zero) and outgoing ones (null: not asked for).
 template <class T>
 struct BackwardArguments {
+  // Of the forward pass; null: run it again. In the Gram form without rule, momentum and support
+  // selection a tape holds all that the backward pass needs.
+  const cpu::Tape* tape = nullptr;
   const T* grad_codes = nullptr;      // (B, n)
   const T* grad_objective = nullptr;  // (K + 1, B)
   const T* grad_iterates = nullptr;   // (K + 1, B, n)

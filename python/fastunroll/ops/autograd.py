@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from fastunroll._native import Tape
 from fastunroll.backend import forced_backend
 from fastunroll.ops import cpu as cpu  # registers the native kernels
 from fastunroll.ops import reference
@@ -44,29 +45,37 @@ def needs_grad(tensors: Iterable[Tensor | None]) -> bool:
 
 
 class _Unrolled(torch.autograd.Function):
+    """The recursion; outside a trace, a tape saves the backward pass a second forward pass."""
+
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor | None, Tensor | None, Tape | None]:
+        a = UnrolledArguments(*arguments)
+        if is_plain(a.differentiable) and cpu.tape_fits(a):
+            tape = Tape()
+            return (*cpu.run_unrolled(a, tape), tape)
         codes, objective, iterates = _ops.unrolled.default(*arguments)
-        return codes, objective, iterates
+        return (
+            codes,
+            objective if a.with_objective else None,
+            iterates if a.with_iterates else None,
+            None,
+        )
 
     @staticmethod
     def setup_context(
-        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
+        ctx: Any,
+        inputs: tuple[Any, ...],
+        output: tuple[Tensor, Tensor | None, Tensor | None, Tape | None],
     ) -> None:
         a = UnrolledArguments(*inputs)
         ctx.save_for_backward(*a.differentiable, a.previous)
         ctx.constants = inputs[N_DIFFERENTIABLE + 1 :]
+        ctx.tape = output[3]
         ctx.set_materialize_grads(False)
-        unused = [
-            t
-            for t, used in zip(output[1:], (a.with_objective, a.with_iterates), strict=True)
-            if not used
-        ]
-        ctx.mark_non_differentiable(*unused)
 
     @staticmethod
     def backward(
-        ctx: Any, codes: Tensor | None, objective: Tensor | None, iterates: Tensor | None
+        ctx: Any, codes: Tensor | None, objective: Tensor | None, iterates: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
         a = UnrolledArguments(*ctx.saved_tensors, *ctx.constants)
         needs = list(ctx.needs_input_grad[:N_DIFFERENTIABLE])
@@ -74,6 +83,8 @@ class _Unrolled(torch.autograd.Function):
             found = reference.unrolled_backward(
                 codes, objective, iterates, a, needs, create_graph=True
             )
+        elif ctx.tape is not None:
+            found = cpu.run_unrolled_backward((codes, objective, iterates), a, needs, ctx.tape)
         else:
             found = _ops.unrolled_backward.default(codes, objective, iterates, *a, needs)
         kept = [g if need else None for g, need in zip(found, needs, strict=True)]
@@ -145,7 +156,7 @@ def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor | None, Tensor | None
     if forced_backend() == "reference" or a.batch == 0:
         codes, objective, iterates = reference.unrolled(a)
     elif needs_grad(a.differentiable):
-        codes, objective, iterates = _Unrolled.apply(*a)  # type: ignore[no-untyped-call]
+        codes, objective, iterates, _ = _Unrolled.apply(*a)  # type: ignore[no-untyped-call]
     elif is_plain(a.differentiable):
         return cpu.run_unrolled(a)
     else:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastunroll import _native
+from fastunroll._native import Tape
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
 from fastunroll.ops.pack import pack, pack_operands
 from fastunroll.ops.schema import library, zero_gradients
@@ -106,8 +107,10 @@ class Bound:
         return codes
 
 
-def run_unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Forward pass; None for results that are not asked for."""
+def run_unrolled(
+    a: UnrolledArguments, tape: Tape | None = None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Forward pass; None for results that are not asked for. A tape is filled for the backward."""
     new_empty = a.threshold.new_empty
     layers, batch, n = a.n_layers, a.batch, a.n_atoms
     codes = new_empty(batch, n)
@@ -115,7 +118,7 @@ def run_unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor | None, Tensor | 
     iterates = new_empty(layers + 1, batch, n) if a.with_iterates else None
     bound = Bound(a, backward=False)
     addresses = (codes.data_ptr(), _address(objective), _address(iterates))
-    _raise_for(bound.problem.forward(*addresses, _threads(bound.work)))
+    _raise_for(bound.problem.forward(*addresses, tape, _threads(bound.work)))
     return codes, objective, iterates
 
 
@@ -134,7 +137,23 @@ def unrolled_backward(
 ) -> tuple[Tensor, ...]:
     """Backward pass; see `fastunroll.ops.reference.unrolled_backward`."""
     *unrolled_arguments, needs = arguments
-    a = UnrolledArguments(*unrolled_arguments)
+    grads = (grad_codes, grad_objective, grad_iterates)
+    return run_unrolled_backward(grads, UnrolledArguments(*unrolled_arguments), needs)
+
+
+def tape_fits(a: UnrolledArguments) -> bool:
+    """Whether a tape of the supports is all that the backward pass needs of the forward pass."""
+    special = a.rule_weight is not None or a.momentum is not None or bool(a.bypass)
+    return a.gram is not None and a.n_atoms <= 1 << 16 and not special
+
+
+def run_unrolled_backward(
+    grads: tuple[Tensor | None, ...],
+    a: UnrolledArguments,
+    needs: list[bool],
+    tape: Tape | None = None,
+) -> tuple[Tensor, ...]:
+    """Backward pass, from a tape or else by running forward again."""
     if a.gram is not None and a.linear is None and any(needs[2:5]):
         raise RuntimeError("linear must be given where dictionary, weight or measurements learn")
     # The kernels sum dA and dW by atom, so they write them transposed; dW of W = A joins dA.
@@ -144,9 +163,10 @@ def unrolled_backward(
         i = fields.index(name)
         targets[i] = targets[i].mT.contiguous() if targets[i].numel() else targets[i]
     bound = Bound(a, backward=True)
-    incoming = [_contiguous(g) for g in (grad_codes, grad_objective, grad_iterates)]
+    incoming = [_contiguous(g) for g in grads]
     _raise_for(
         bound.problem.backward(
+            tape,
             tuple(map(_address, incoming)),
             tuple(map(_address, targets)),
             1 if a.gram is None else a.gram.shape[0],
