@@ -9,82 +9,84 @@
 
 namespace fastunroll::cpu {
 
-class Tape {
+// One sample's layers, one after the other: the number of entries, the values of x, those of v, and
+// the gaps between the indices in bytes (255: add it and read on).
+class TapeRecord {
  public:
-  void start(std::int64_t samples) { records_.assign(static_cast<std::size_t>(samples), {}); }
+  void clear() { bytes_.clear(); }
+  std::int64_t size() const { return static_cast<std::int64_t>(bytes_.capacity()); }
 
-  std::int64_t bytes() const {
-    std::int64_t total = 0;
-    for (const auto& record : records_) total += static_cast<std::int64_t>(record.capacity());
-    return total;
-  }
-
-  // Bytes of a sample's record so far; the next one can be expected to become as long.
-  std::int64_t size(std::int64_t sample) const {
-    return static_cast<std::int64_t>(record(sample).size());
-  }
-  void reserve(std::int64_t sample, std::int64_t bytes) {
-    record(sample).reserve(static_cast<std::size_t>(bytes));
-  }
-
-  // Appends the next layer of a sample: `count` entries with ascending `index`; v is a dense row.
+  // Appends a layer; v is a dense row.
   template <class T>
-  void write(std::int64_t sample, std::int32_t count, const std::int32_t* index, const T* value,
-             const T* v) {
-    std::vector<unsigned char>& to = record(sample);
-    const std::size_t at = to.size();
-    to.resize(at + sizeof(count) + static_cast<std::size_t>(count) * entry_bytes<T>());
-    unsigned char* p = to.data() + at;
-    p = put(p, &count, 1);
-    p = put(p, value, count);
-    for (std::int32_t i = 0; i < count; ++i) p = put(p, v + index[i], 1);
+  void write(std::int32_t count, const std::int32_t* index, const T* value, const T* v) {
+    const auto entries = static_cast<std::size_t>(count);
+    const std::size_t at = bytes_.size();
+    const std::size_t escapes = count == 0 ? 0 : static_cast<std::size_t>(index[count - 1]) / 255;
+    bytes_.resize(at + sizeof(count) + entries * (2 * sizeof(T) + 1) + escapes);
+    unsigned char* p = bytes_.data() + at;
+    std::memcpy(p, &count, sizeof(count));
+    p += sizeof(count);
+    std::memcpy(p, value, entries * sizeof(T));
+    p += entries * sizeof(T);
+    for (std::int32_t i = 0; i < count; ++i, p += sizeof(T)) {
+      std::memcpy(p, v + index[i], sizeof(T));
+    }
+    std::int32_t next = 0;
     for (std::int32_t i = 0; i < count; ++i) {
-      const auto narrow = static_cast<std::uint16_t>(index[i]);
-      p = put(p, &narrow, 1);
+      std::int32_t gap = index[i] - next;
+      for (; gap >= 255; gap -= 255) *p++ = 255;
+      *p++ = static_cast<unsigned char>(gap);
+      next = index[i] + 1;
     }
+    bytes_.resize(static_cast<std::size_t>(p - bytes_.data()));
   }
 
-  // Reads the layer that starts at `offset` of a sample's record; returns where the next one does.
+  // Reads the layer at `offset`; returns the offset of the next one.
   template <class T>
-  std::size_t read(std::int64_t sample, std::size_t offset, std::int32_t* count,
-                   std::int32_t* index, T* value, T* v) const {
-    const unsigned char* p = record(sample).data() + offset;
-    p = get(p, count, 1);
-    p = get(p, value, *count);
-    p = get(p, v, *count);
+  std::size_t read(std::size_t offset, std::int32_t* count, std::int32_t* index, T* value,
+                   T* v) const {
+    offset = get(offset, count, 1);
+    offset = get(offset, value, *count);
+    offset = get(offset, v, *count);
+    std::int32_t next = 0;
+    const unsigned char* p = bytes_.data() + offset;
     for (std::int32_t i = 0; i < *count; ++i) {
-      std::uint16_t narrow = 0;
-      p = get(p, &narrow, 1);
-      index[i] = narrow;
+      for (; *p == 255; ++p) next += 255;
+      index[i] = next + *p++;
+      next = index[i] + 1;
     }
-    return offset + sizeof(*count) + static_cast<std::size_t>(*count) * entry_bytes<T>();
+    return static_cast<std::size_t>(p - bytes_.data());
   }
 
  private:
-  template <class T>
-  static constexpr std::size_t entry_bytes() {
-    return 2 * sizeof(T) + sizeof(std::uint16_t);
-  }
   template <class U>
-  static unsigned char* put(unsigned char* to, const U* from, std::int32_t count) {
+  std::size_t get(std::size_t offset, U* to, std::int32_t count) const {
     const std::size_t bytes = sizeof(U) * static_cast<std::size_t>(count);
-    std::memcpy(to, from, bytes);
-    return to + bytes;
-  }
-  template <class U>
-  static const unsigned char* get(const unsigned char* from, U* to, std::int32_t count) {
-    const std::size_t bytes = sizeof(U) * static_cast<std::size_t>(count);
-    std::memcpy(to, from, bytes);
-    return from + bytes;
-  }
-  const std::vector<unsigned char>& record(std::int64_t sample) const {
-    return records_[static_cast<std::size_t>(sample)];
-  }
-  std::vector<unsigned char>& record(std::int64_t sample) {
-    return records_[static_cast<std::size_t>(sample)];
+    std::memcpy(to, bytes_.data() + offset, bytes);
+    return offset + bytes;
   }
 
-  std::vector<std::vector<unsigned char>> records_;
+  std::vector<unsigned char> bytes_;
+};
+
+class Tape {
+ public:
+  void start(std::int64_t samples) { records_.assign(static_cast<std::size_t>(samples), {}); }
+  // Takes a copy that is no longer than its content.
+  void set(std::int64_t sample, const TapeRecord& record) {
+    records_[static_cast<std::size_t>(sample)] = record;
+  }
+  const TapeRecord& get(std::int64_t sample) const {
+    return records_[static_cast<std::size_t>(sample)];
+  }
+  std::int64_t bytes() const {
+    std::int64_t total = 0;
+    for (const auto& record : records_) total += record.size();
+    return total;
+  }
+
+ private:
+  std::vector<TapeRecord> records_;
 };
 
 }  // namespace fastunroll::cpu

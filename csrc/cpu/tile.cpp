@@ -54,6 +54,7 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
     rule_steps_ = Buffer<T>(problem.n_layers * capacity);
   }
   cursor_ = Buffer<std::int32_t>(capacity);
+  records_.resize(static_cast<std::size_t>(capacity));
 }
 
 template <class T>
@@ -227,9 +228,10 @@ void Tile<T>::shrink(std::int64_t k, Tape* tape) {
     if (selects) select_support(k, s, threshold, row.x);
     const std::int32_t* index = lists.index + s * lists.stride;
     if (tape != nullptr) {
-      const std::int64_t sample = first_ + s;
-      if (k == 0 && s > 0) tape->reserve(sample, tape->size(sample - 1) * problem_.n_layers);
-      tape->write(sample, lists.count[s], index, lists.value + s * lists.stride, row.v);
+      TapeRecord& record = records_[static_cast<std::size_t>(s)];
+      if (k == 0) record.clear();
+      record.write(lists.count[s], index, lists.value + s * lists.stride, row.v);
+      if (k + 1 == problem_.n_layers) tape->set(first_ + s, record);
     }
     if (!trace_) continue;
     T* kept_v = support_directions_.get() + (k * capacity_ + s) * lists.stride;
@@ -243,13 +245,14 @@ void Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape
   samples_ = samples;
   load(problem_.initial, 0, dense_.rows(0));
   for (std::int64_t s = 0; s < samples; ++s) {
+    const TapeRecord& record = tape.get(first + s);
     std::size_t offset = 0;
     for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
       const Lists<T> lists = codes(k + 1);
       std::int32_t count = 0;
-      offset = tape.read(first + s, offset, &count, lists.index + s * lists.stride,
-                         lists.value + s * lists.stride,
-                         support_directions_.get() + (k * capacity_ + s) * lists.stride);
+      offset = record.read(offset, &count, lists.index + s * lists.stride,
+                           lists.value + s * lists.stride,
+                           support_directions_.get() + (k * capacity_ + s) * lists.stride);
       lists.end(s, count);
     }
   }

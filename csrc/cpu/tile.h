@@ -2,6 +2,8 @@
 // A tile: a few samples that go through all layers together, with their working memory.
 #pragma once
 
+#include <vector>
+
 #include "cpu/buffers.h"
 #include "cpu/kernels.h"
 #include "cpu/tape.h"
@@ -105,6 +107,7 @@ class Tile {
   Buffer<T> rule_steps_;
   Buffer<T> magnitudes_;
   Buffer<std::int32_t> cursor_;
+  std::vector<TapeRecord> records_;  // of the samples under way, where a tape is wanted
 };
 
 }  // namespace fastunroll::cpu

@@ -144,7 +144,7 @@ def unrolled_backward(
 def tape_fits(a: UnrolledArguments) -> bool:
     """Whether a tape of the supports is all that the backward pass needs of the forward pass."""
     special = a.rule_weight is not None or a.momentum is not None or bool(a.bypass)
-    return a.gram is not None and a.n_atoms <= 1 << 16 and not special
+    return a.gram is not None and not special
 
 
 def run_unrolled_backward(
