@@ -113,3 +113,23 @@ def test_give_options_back_their_meaning() -> None:
             b, prepared, step=step, threshold=threshold, bypass=counts
         ).codes
     assert not torch.equal(codes, plain.codes)
+
+
+def test_survive_calls_that_go_another_way() -> None:
+    a, step, threshold = parameters()
+    prepared = prepare(a)
+    b = randn(4, M)
+    for _ in range(2):
+        unrolled_prox_gradient(b, prepared, step=step, threshold=threshold)
+    kept = prepared.last_call._bound
+    assert kept is not None
+    with use_backend("reference"):
+        unrolled_prox_gradient(b, prepared, step=step, threshold=threshold)
+    unrolled_prox_gradient(b[::2], prepared, step=step, threshold=threshold)
+    assert prepared.last_call._bound is kept
+    assert_close(
+        unrolled_prox_gradient(b[0], prepared, step=step, threshold=threshold).codes,
+        expected(b, a, step, threshold)[0],
+        1e-12,
+        "codes of one row",
+    )

@@ -99,9 +99,9 @@ class Bound:
         )
 
     def forward_rows(self, b: Tensor) -> Tensor:
-        """Codes (batch, n) of other measurements (batch, m), contiguous and checked."""
-        batch = b.shape[0]
-        codes = torch.empty(batch, self.n, dtype=self.dtype)
+        """Codes (batch, n) or (n,) of other measurements, contiguous and checked."""
+        batch = b.shape[0] if b.dim() == 2 else 1
+        codes = torch.empty(*b.shape[:-1], self.n, dtype=self.dtype)
         threads = _threads(batch * self.work_per_sample)
         _raise_for(self.problem.forward_rows(batch, b.data_ptr(), codes.data_ptr(), threads))
         return codes

@@ -28,15 +28,15 @@ class RepeatedCall:
         self._addresses: list[int] = []
 
     def run(self, options: Sequence[object], b: object) -> Tensor | None:
-        """Codes (batch, n) of measurements (batch, m), or None where the call does not repeat."""
+        """Codes of measurements (batch, m) or (m,), or None where the call does not repeat."""
         bound = self._bound
         if bound is None or not self._same(options):
             return None
         if (
             type(b) is not Tensor
             or b.dtype is not bound.dtype
-            or b.dim() != 2
-            or b.shape[1] != bound.m
+            or b.dim() not in (1, 2)
+            or b.shape[-1] != bound.m
             or b.shape[0] == 0
             or not b.is_contiguous()
             or forced_backend() != "auto"
@@ -62,11 +62,13 @@ class RepeatedCall:
             The checked arguments that they led to.
         """
         repeats = self._same(options)
+        addresses = [t.data_ptr() for t in tensors]
+        if repeats and self._bound is not None and addresses == self._addresses:
+            return  # a call in between that went another way, to the reference or with a gradient
         self._bound = None
         self.options = options
         if not repeats or not self._can_repeat(a):
             return
-        addresses = [t.data_ptr() for t in tensors]
         used = [t.data_ptr() for t in a.differentiable[6:] if t is not None]
         if set(addresses) <= set(used):  # else a copy was made, which would not see changes
             self._tensors, self._addresses = list(tensors), addresses
