@@ -17,7 +17,7 @@ NATIVE = Path(__file__).parent.parent / "csrc"
 LAYERS = [
     {"_build", "_checks", "_native", "_optional", "backend", "planner"},
     {"ops"},
-    {"functional", "prepared"},
+    {"functional", "layers", "prepared"},
     {"analysis", "data", "io", "losses", "metrics", "nn", "solvers", "dictionary", "training"},
     {"cli", "experiments"},
 ]

@@ -6,13 +6,13 @@ import torch  # noqa: F401
 from fastunroll._build import build_info
 from fastunroll.backend import use_backend
 from fastunroll.functional import (
-    GradientNormStep,
     UnrolledResult,
     prox_gradient_step,
     soft_threshold,
     unrolled_gram,
     unrolled_prox_gradient,
 )
+from fastunroll.layers import GradientNormStep
 from fastunroll.prepared import PreparedDictionary, prepare
 
 __version__ = "0.1.0"

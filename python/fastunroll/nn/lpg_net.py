@@ -24,7 +24,8 @@ from torch.nn.functional import softplus
 
 from fastunroll._checks import check_dictionary, check_number, check_positive_int, check_tensor
 from fastunroll.analysis.spectral import lipschitz_constant
-from fastunroll.functional import GradientNormStep, UnrolledResult, unrolled_prox_gradient
+from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
+from fastunroll.layers import GradientNormStep
 from fastunroll.nn.network import UnrolledNetwork
 
 _SHORTEST_STEP, _FIRST_STEP, _LONGEST_STEP = 0.02, 1.0, 2.0
