@@ -313,20 +313,32 @@ T sum_of_squares(std::int64_t padded_n, const T* row) {
   return ((sum[0] + sum[1]) + (sum[2] + sum[3])).sum();
 }
 
-template <class T>
-T dot(std::int64_t n, const T* a, const T* b, bool signs) {
+template <class T, bool kSigns>
+inline T dot_product(std::int64_t n, const T* a, const T* b) {
   constexpr int kLanes = Vec<T>::kLanes;
   const Vec<T> one = Vec<T>::broadcast(T(1));
   const Vec<T> zero = Vec<T>::broadcast(T(0));
+  const auto factor = [=](Vec<T> x) {
+    return kSigns ? Vec<T>::select(Vec<T>::not_equal(x, zero), x.copysign_to(one)) : x;
+  };
   Vec<T> sum[2] = {zero, zero};
-  for (std::int64_t i = 0; i < n; i += kLanes) {
+  std::int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    sum[0] = Vec<T>::fma(factor(Vec<T>::load(a + i)), Vec<T>::load(b + i), sum[0]);
+    sum[1] =
+        Vec<T>::fma(factor(Vec<T>::load(a + i + kLanes)), Vec<T>::load(b + i + kLanes), sum[1]);
+  }
+  for (; i < n; i += kLanes) {
     const int lanes = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
-    Vec<T> x = Vec<T>::load_partial(a + i, lanes);
-    if (signs) x = Vec<T>::select(Vec<T>::not_equal(x, zero), x.copysign_to(one));
-    const std::int64_t j = i / kLanes % 2;
-    sum[j] = Vec<T>::fma(x, Vec<T>::load_partial(b + i, lanes), sum[j]);
+    sum[0] = Vec<T>::fma(factor(Vec<T>::load_partial(a + i, lanes)),
+                         Vec<T>::load_partial(b + i, lanes), sum[0]);
   }
   return (sum[0] + sum[1]).sum();
+}
+
+template <class T>
+T dot(std::int64_t n, const T* a, const T* b, bool signs) {
+  return signs ? dot_product<T, true>(n, a, b) : dot_product<T, false>(n, a, b);
 }
 
 template <class T>

@@ -77,7 +77,10 @@ class RepeatedCall:
     def _same(self, options: Sequence[object]) -> bool:
         if len(self.options) != len(options):
             return False
-        return all(ours is theirs for ours, theirs in zip(self.options, options, strict=True))
+        return all(
+            ours is theirs or (type(ours) is type(theirs) is float and ours == theirs)
+            for ours, theirs in zip(self.options, options, strict=True)
+        )
 
     @staticmethod
     def _can_repeat(a: UnrolledArguments) -> bool:
