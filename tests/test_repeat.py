@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from helpers import assert_close, dictionary
@@ -121,15 +123,33 @@ def test_survive_calls_that_go_another_way() -> None:
     b = randn(4, M)
     for _ in range(2):
         unrolled_prox_gradient(b, prepared, step=step, threshold=threshold)
-    kept = prepared.last_call._bound
+    kept = prepared.last_call._last.bound
     assert kept is not None
     with use_backend("reference"):
         unrolled_prox_gradient(b, prepared, step=step, threshold=threshold)
     unrolled_prox_gradient(b[::2], prepared, step=step, threshold=threshold)
-    assert prepared.last_call._bound is kept
+    assert prepared.last_call._last.bound is kept
     assert_close(
         unrolled_prox_gradient(b[0], prepared, step=step, threshold=threshold).codes,
         expected(b, a, step, threshold)[0],
         1e-12,
         "codes of one row",
     )
+
+
+def test_work_from_several_threads() -> None:
+    a, step, threshold = parameters()
+    prepared = prepare(a)
+    calls = [
+        (randn(batch, M), threshold * factor) for batch in (1, 5) for factor in (0.5, 1.0, 2.0)
+    ]
+    wanted = [expected(b, a, step, t) for b, t in calls]
+
+    def run(i: int) -> None:
+        for _ in range(50):
+            b, t = calls[i % len(calls)]
+            codes = unrolled_prox_gradient(b, prepared, step=step, threshold=t).codes
+            assert_close(codes, wanted[i % len(calls)], 1e-12, "codes")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(24)))

@@ -9,6 +9,7 @@ storage, makes another call.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,22 +19,36 @@ from fastunroll.ops import autograd, cpu
 from fastunroll.ops.arguments import UnrolledArguments
 
 
+class Remembered(NamedTuple):
+    """One call; replaced as a whole, so that threads never see half of it."""
+
+    options: Sequence[object] = ()
+    bound: cpu.Bound | None = None  # once the call has repeated
+    tensors: Sequence[Tensor] = ()
+    addresses: Sequence[int] = ()
+
+    def has(self, options: Sequence[object]) -> bool:
+        """Whether a call with these options is this one."""
+        return len(self.options) == len(options) and all(
+            ours is theirs or (type(ours) is type(theirs) is float and ours == theirs)
+            for ours, theirs in zip(self.options, options, strict=True)
+        )
+
+
 class RepeatedCall:
     """The last call with a prepared dictionary, and what it told the kernels once it repeats."""
 
     def __init__(self) -> None:
-        self.options: Sequence[object] = ()
-        self._bound: cpu.Bound | None = None
-        self._tensors: list[Tensor] = []
-        self._addresses: list[int] = []
+        self._last = Remembered()
 
     def run(self, options: Sequence[object], b: object) -> Tensor | None:
         """Codes of measurements (batch, m) or (m,), or None where the call does not repeat."""
-        bound = self._bound
-        if bound is None or not self._same(options):
-            return None
+        last = self._last
+        bound = last.bound
         if (
-            type(b) is not Tensor
+            bound is None
+            or not last.has(options)
+            or type(b) is not Tensor
             or b.dtype is not bound.dtype
             or b.dim() not in (1, 2)
             or b.shape[-1] != bound.m
@@ -41,8 +56,8 @@ class RepeatedCall:
             or not b.is_contiguous()
             or forced_backend() != "auto"
             or not autograd.is_plain((b,))
-            or autograd.needs_grad((b, *self._tensors))
-            or [t.data_ptr() for t in self._tensors] != self._addresses
+            or autograd.needs_grad((b, *last.tensors))
+            or [t.data_ptr() for t in last.tensors] != last.addresses
         ):
             return None
         return bound.forward_rows(b)
@@ -61,26 +76,17 @@ class RepeatedCall:
         a : UnrolledArguments
             The checked arguments that they led to.
         """
-        repeats = self._same(options)
+        last = self._last
+        repeats = last.has(options)
         addresses = [t.data_ptr() for t in tensors]
-        if repeats and self._bound is not None and addresses == self._addresses:
+        if repeats and last.bound is not None and addresses == last.addresses:
             return  # a call in between that went another way, to the reference or with a gradient
-        self._bound = None
-        self.options = options
-        if not repeats or not self._can_repeat(a):
-            return
-        used = [t.data_ptr() for t in a.differentiable[6:] if t is not None]
-        if set(addresses) <= set(used):  # else a copy was made, which would not see changes
-            self._tensors, self._addresses = list(tensors), addresses
-            self._bound = cpu.Bound(a, backward=False)
-
-    def _same(self, options: Sequence[object]) -> bool:
-        if len(self.options) != len(options):
-            return False
-        return all(
-            ours is theirs or (type(ours) is type(theirs) is float and ours == theirs)
-            for ours, theirs in zip(self.options, options, strict=True)
-        )
+        bound = None
+        if repeats and self._can_repeat(a):
+            used = [t.data_ptr() for t in a.differentiable[6:] if t is not None]
+            if set(addresses) <= set(used):  # else a copy was made, which would not see changes
+                bound = cpu.Bound(a, backward=False)
+        self._last = Remembered(options, bound, tensors, addresses)
 
     @staticmethod
     def _can_repeat(a: UnrolledArguments) -> bool:
