@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One tile of the backward pass: runs its samples forward, keeping the traces, then goes back
-// through the layers. What is summed over samples stays here for `backward.cpp` to sum in order.
+// One tile of the backward pass: gets the traces of its samples from a tape, or by running them
+// forward again, then goes back through the layers. What is summed over samples stays here for
+// `backward.cpp` to sum in order.
 #pragma once
 
 #include "cpu/tile.h"

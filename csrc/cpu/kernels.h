@@ -15,7 +15,7 @@ namespace fastunroll::cpu {
 
 constexpr std::int64_t kBlockBytes = 512;  // columns of a packed block: eight 64-byte lines a row
 
-constexpr std::int32_t kListEnd = INT32_MAX;
+constexpr std::int32_t kListEnd = INT32_MAX;  // an index behind every row
 
 template <class T>
 constexpr std::int64_t block_columns() {

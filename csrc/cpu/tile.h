@@ -14,7 +14,7 @@ namespace fastunroll::cpu {
 // Above this share of non-zeros the dense product, at twice the multiply rate, is the faster one.
 constexpr double kDenseShare = 0.5;
 
-// Value of a per-layer parameter for one sample; `row` gives all atoms where the stride is not 0.
+// A parameter of one layer and sample: one number, or one per atom where the atom stride is 1.
 template <class T>
 inline const T* parameter_row(const LayerParameter<T>& p, std::int64_t layer, std::int64_t sample) {
   return p.data + layer * p.layer_stride + sample * p.sample_stride;

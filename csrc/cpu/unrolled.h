@@ -10,7 +10,7 @@ namespace fastunroll::cpu {
 template <class T>
 Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out, int threads);
 
-// Runs the forward pass again, a few tiles at a time, so nothing has to be kept since then.
+// Goes back from a tape; without one it runs forward again, a tile per thread at a time.
 template <class T>
 Status unrolled_backward(const Problem<T>& problem, const BackwardArguments<T>& args, int threads);
 

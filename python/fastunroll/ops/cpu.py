@@ -157,11 +157,7 @@ def run_unrolled_backward(
     if a.gram is not None and a.linear is None and any(needs[2:5]):
         raise RuntimeError("linear must be given where dictionary, weight or measurements learn")
     # The kernels sum dA and dW by atom, so they write them transposed; dW of W = A joins dA.
-    targets = list(zero_gradients(a, needs))
-    fields = a._fields
-    for name in ("dictionary", "weight"):
-        i = fields.index(name)
-        targets[i] = targets[i].mT.contiguous() if targets[i].numel() else targets[i]
+    targets = _transpose_matrices(zero_gradients(a, needs))
     bound = Bound(a, backward=True)
     incoming = [_contiguous(g) for g in grads]
     _raise_for(
@@ -174,10 +170,15 @@ def run_unrolled_backward(
             _threads(bound.work),
         )
     )
-    for name in ("dictionary", "weight"):
-        i = fields.index(name)
-        targets[i] = targets[i].mT.contiguous() if targets[i].numel() else targets[i]
-    return tuple(targets)
+    return _transpose_matrices(targets)
+
+
+def _transpose_matrices(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The gradients with those of dictionary and weight transposed."""
+    return tuple(
+        g.mT.contiguous() if name in ("dictionary", "weight") and g.numel() else g
+        for name, g in zip(UnrolledArguments._fields, gradients, strict=False)
+    )
 
 
 def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
