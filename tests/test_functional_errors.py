@@ -94,7 +94,7 @@ UNROLL_ERRORS: list[tuple[dict[str, object], type[Exception], str]] = [
     ({"previous": ones(B, N).requires_grad_()}, ValueError, "previous must not require a gradient"),
     ({"objective_weight": -1.0}, ValueError, "objective_weight must be at least 0"),
     ({"objective_weight": INF}, ValueError, "objective_weight must be finite"),
-    ({"form": "dense"}, ValueError, "form must be one of auto, gram, factored; got 'dense'"),
+    ({"form": "dense"}, ValueError, "form must be one of auto, gram, factored, mixed; got 'dense'"),
 ]
 
 

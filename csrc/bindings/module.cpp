@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Python module `fastunroll._native`: pointers and sizes in, a status out. The Python side checks
-// every shape, dtype and device, allocates every result and keeps the tensors alive.
+// every shape, dtype and device, allocates every result and keeps the tensors alive. Only `Engine`
+// takes arrays: there the call itself is to cost little.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "bindings/engine.h"
 #include "cpu/kernels.h"
 #include "cpu/soft_threshold.h"
 #include "cpu/tape.h"
@@ -126,6 +129,17 @@ void bind_problem(py::module_& m, const char* name) {
 }
 
 template <class T>
+void bind_engine(py::module_& m, const char* name) {
+  using E = bindings::Engine<T>;
+  py::class_<E>(m, name, py::module_local())
+      .def(py::init([](const BoundProblem<T>& p, std::int64_t parallel_batch, int threads) {
+        return std::make_unique<E>(p, p.bypass_counts, parallel_batch, threads);
+      }))
+      .def("status", [](const E& engine) { return static_cast<int>(engine.status()); })
+      .def("run", &E::run);
+}
+
+template <class T>
 void bind_functions(py::module_& m, const std::string& dtype) {
   m.def(("pack_" + dtype).c_str(),
         [](Address source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
@@ -174,6 +188,8 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
       .def_property_readonly("nbytes", &cpu::Tape::bytes);
   bind_problem<float>(m, "Problem_f32");
   bind_problem<double>(m, "Problem_f64");
+  bind_engine<float>(m, "Engine_f32");
+  bind_engine<double>(m, "Engine_f64");
   bind_functions<float>(m, "f32");
   bind_functions<double>(m, "f64");
   m.attr("block_bytes") = cpu::kBlockBytes;

@@ -10,8 +10,20 @@
 namespace fastunroll::cpu {
 namespace {
 
-// Fixed, because sums over samples go tile by tile: the result must not depend on the threads.
-constexpr std::int64_t kTileSamples = 64;
+// Samples of a tile: as many as keep its traces in a second-level cache, and no more than fill the
+// vectors' loops. It depends on the sizes alone, because sums over samples go tile by tile and the
+// result must not depend on the threads.
+constexpr std::int64_t kMaxTileSamples = 32;
+constexpr std::int64_t kMinTileSamples = 8;
+constexpr std::int64_t kTileBytes = 2 << 20;
+
+template <class T>
+std::int64_t tile_samples(const Problem<T>& problem) {
+  const std::int64_t row = problem.n_atoms + 2 * problem.n_measurements;
+  const std::int64_t sample = problem.n_layers * row * static_cast<std::int64_t>(sizeof(T));
+  return std::clamp(kTileBytes / sample, kMinTileSamples, kMaxTileSamples);
+}
+
 // Rows of a block of columns that one task sums.
 constexpr std::int64_t kTaskRows = 256;
 
@@ -78,7 +90,7 @@ template <class T>
 class Backward {
  public:
   Backward(const Problem<T>& problem, const BackwardArguments<T>& args, int threads)
-      : problem_(problem), args_(args), threads_(threads) {
+      : problem_(problem), args_(args), threads_(threads), size_(tile_samples(problem)) {
     const std::int64_t cells = problem.n_layers * problem.batch;
     if (args.step != nullptr && problem.step.atom_stride == 0) sums_.step = Buffer<double>(cells);
     if (args.threshold != nullptr && problem.threshold.atom_stride == 0) {
@@ -93,24 +105,23 @@ class Backward {
     dictionary_ = BlockedGradient<T>(args.dictionary_t, 1, n, m);
     weight_ = BlockedGradient<T>(args.weight_t, args.n_weights, n, m);
     atom_sums_ = Buffer<double>(2 * problem.n_layers * n);
-    const std::int64_t tiles = (problem.batch + kTileSamples - 1) / kTileSamples;
+    const std::int64_t tiles = (problem.batch + size_ - 1) / size_;
     group_ = std::min<std::int64_t>(tiles, threads);
     for (std::int64_t t = 0; t < group_; ++t) {
-      tiles_.push_back(std::make_unique<BackwardTile<T>>(problem, args, sums_,
-                                                         std::min(kTileSamples, problem.batch)));
+      tiles_.push_back(
+          std::make_unique<BackwardTile<T>>(problem, args, sums_, std::min(size_, problem.batch)));
     }
   }
 
   // A group of tiles runs, one per thread; then every thread adds the tiles, in order, to its parts
   // of the gradients.
   void run() {
-    for (std::int64_t start = 0; start < problem_.batch; start += group_ * kTileSamples) {
-      const std::int64_t left = (problem_.batch - start + kTileSamples - 1) / kTileSamples;
+    for (std::int64_t start = 0; start < problem_.batch; start += group_ * size_) {
+      const std::int64_t left = (problem_.batch - start + size_ - 1) / size_;
       const std::int64_t count = std::min(group_, left);
       parallel_for(count, threads_, [&](std::int64_t t, int) {
-        const std::int64_t first = start + t * kTileSamples;
-        tiles_[static_cast<std::size_t>(t)]->run(first,
-                                                 std::min(kTileSamples, problem_.batch - first));
+        const std::int64_t first = start + t * size_;
+        tiles_[static_cast<std::size_t>(t)]->run(first, std::min(size_, problem_.batch - first));
       });
       parallel_for(tasks(), threads_, [&](std::int64_t task, int) {
         for (std::int64_t t = 0; t < count; ++t) add(*tiles_[static_cast<std::size_t>(t)], task);
@@ -179,6 +190,7 @@ class Backward {
   const Problem<T>& problem_;
   const BackwardArguments<T>& args_;
   const int threads_;
+  const std::int64_t size_;  // samples of a tile
   std::int64_t group_ = 0;
   SampleSums sums_;
   BlockedGradient<T> gram_;

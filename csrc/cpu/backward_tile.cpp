@@ -26,14 +26,14 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
       kernels_(active<T>()),
       tile_(problem, capacity, true),
       wants_weight_(
-          problem.gram.data == nullptr &&
+          problem.factored() &&
           (args.weight_t != nullptr || (args.n_weights == 0 && args.dictionary_t != nullptr))),
-      wants_dictionary_(problem.gram.data == nullptr && args.dictionary_t != nullptr),
+      wants_dictionary_(problem.factored() && args.dictionary_t != nullptr),
       dense_direction_(problem.rule_weight != nullptr || args.gram != nullptr) {
   const std::int64_t n = problem.n_atoms;
   const std::int64_t m = problem.n_measurements;
   const std::int64_t stages = problem.n_layers;
-  const bool factored = problem.gram.data == nullptr;
+  const bool factored = problem.factored();
   all_atoms_ = ListStore<T>(1, capacity, n);
   const Lists<T> all = all_atoms_.lists(0);
   for (std::int64_t s = 0; s < capacity; ++s) {
@@ -98,7 +98,7 @@ void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
     std::fill(target, target + samples * grad_codes_.stride(), T(0));
     const bool every_atom = momentum || (k == 0 && args_.initial != nullptr);
     const Lists<T> wanted = every_atom ? all_atoms_.lists(0) : tile_.codes(k);
-    if (problem_.gram.data != nullptr) {
+    if (!problem_.factored()) {
       through_gram(k, wanted, target);
     } else {
       through_dictionary(k, wanted, target);

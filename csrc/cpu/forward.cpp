@@ -72,7 +72,8 @@ template <class T>
 bool pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
           std::int64_t layer_stride, std::int64_t row_stride, std::int64_t col_stride, T* target) {
   constexpr std::int64_t kColumns = block_columns<T>();
-  T zero = 0;  // stays 0 as long as all elements are finite
+  constexpr std::int64_t kSums = 16;
+  T zeros[kSums] = {};  // stay 0 as long as all elements are finite
   for (std::int64_t l = 0; l < layers; ++l) {
     const T* matrix = source + l * layer_stride;
     for (std::int64_t first = 0; first < cols; first += kColumns) {
@@ -85,12 +86,14 @@ bool pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t 
           for (std::int64_t j = 0; j < width; ++j) target[j] = row[j * col_stride];
         }
         std::fill(target + width, target + kColumns, T(0));
-        for (std::int64_t j = 0; j < width; ++j) zero += target[j] * T(0);
+        for (std::int64_t j = 0; j < kColumns; j += kSums) {
+          for (std::int64_t k = 0; k < kSums; ++k) zeros[k] += target[j + k] * T(0);
+        }
         target += kColumns;
       }
     }
   }
-  return zero == T(0);
+  return std::all_of(zeros, zeros + kSums, [](T zero) { return zero == T(0); });
 }
 
 template Status unrolled_forward<float>(const Problem<float>&, const ForwardOutputs<float>&, int);

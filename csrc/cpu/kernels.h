@@ -108,7 +108,10 @@ struct Kernels {
 // Rows that are summed from zero before they are added to the rest, which keeps the rounding error
 // of long sums down; a chunk of one block is 64 KB, so that a tile's samples find most of it in the
 // L1 cache.
-constexpr std::int64_t kChunkRows = 128;
+constexpr std::int32_t kChunkRows = 128;
+
+// Entries of a list per chunk up to which the samples are taken one after the other.
+constexpr std::int64_t kShortChunk = 6;
 
 struct KernelTable {
   const char* isa;

@@ -12,6 +12,8 @@ using fastunroll::PackedMatrix;
 using fastunroll::Prox;
 using fastunroll::cpu::block_columns;
 using fastunroll::cpu::kChunkRows;
+using fastunroll::cpu::kListEnd;
+using fastunroll::cpu::kShortChunk;
 using fastunroll::cpu::Lists;
 using fastunroll::cpu::ProxRow;
 using fastunroll::cpu::TransposedLists;
@@ -30,12 +32,11 @@ inline std::int64_t block_count(const PackedMatrix<T>& matrix) {
   return (matrix.cols + block_columns<T>() - 1) / block_columns<T>();
 }
 
-// Adds to kListVectors vectors of the output the sum over the entries of one list, from `p` on,
-// whose index is below `end_row`, of their values times their rows. Returns the first entry left.
+// Sum over the entries of one list, from `p` on, whose index is below `end_row`, of their values
+// times kListVectors vectors of their rows. Returns the first entry left.
 template <class T>
-inline std::int32_t add_rows(const T* block, const std::int32_t* index, const T* value,
-                             std::int32_t p, std::int32_t end_row, T* out) {
-  Vec<T> sum[kListVectors];
+inline std::int32_t sum_rows(const T* block, const std::int32_t* index, const T* value,
+                             std::int32_t p, std::int32_t end_row, Vec<T>* sum) {
 #pragma GCC unroll 16
   for (int j = 0; j < kListVectors; ++j) sum[j] = Vec<T>::broadcast(T(0));
   for (; index[p] < end_row; ++p) {
@@ -46,6 +47,15 @@ inline std::int32_t add_rows(const T* block, const std::int32_t* index, const T*
       sum[j] = Vec<T>::fma(a, Vec<T>::load(row + j * Vec<T>::kLanes), sum[j]);
     }
   }
+  return p;
+}
+
+// Adds one chunk of rows to the output of one sample.
+template <class T>
+inline std::int32_t add_chunk(const T* block, const std::int32_t* index, const T* value,
+                              std::int32_t p, std::int32_t end_row, T* out) {
+  Vec<T> sum[kListVectors];
+  p = sum_rows(block, index, value, p, end_row, sum);
 #pragma GCC unroll 16
   for (int j = 0; j < kListVectors; ++j) {
     (Vec<T>::load(out + j * Vec<T>::kLanes) + sum[j]).store(out + j * Vec<T>::kLanes);
@@ -53,23 +63,52 @@ inline std::int32_t add_rows(const T* block, const std::int32_t* index, const T*
   return p;
 }
 
+// Adds all chunks to the output of one sample, in the same order.
+template <class T>
+inline void add_chunks(const T* block, const std::int32_t* index, const T* value, T* out) {
+  Vec<T> total[kListVectors];
+#pragma GCC unroll 16
+  for (int j = 0; j < kListVectors; ++j) total[j] = Vec<T>::load(out + j * Vec<T>::kLanes);
+  for (std::int32_t p = 0; index[p] != kListEnd;) {
+    Vec<T> sum[kListVectors];
+    p = sum_rows(block, index, value, p, (index[p] / kChunkRows + 1) * kChunkRows, sum);
+#pragma GCC unroll 16
+    for (int j = 0; j < kListVectors; ++j) total[j] = total[j] + sum[j];
+  }
+#pragma GCC unroll 16
+  for (int j = 0; j < kListVectors; ++j) total[j].store(out + j * Vec<T>::kLanes);
+}
+
 template <class T>
 void sparse_product(std::int64_t samples, const Lists<T>& in, const PackedMatrix<T>& matrix,
                     std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* cursor) {
   const std::int64_t blocks = block_count(matrix);
+  const std::int64_t chunks = (matrix.rows + kChunkRows - 1) / kChunkRows;
+  std::int64_t entries = 0;
+  for (std::int64_t s = 0; s < samples; ++s) entries += in.count[s];
+  // Long lists go chunk by chunk, so that the samples find its rows in the L1 cache; short ones
+  // share few rows, and the sums of a sample stay in registers.
+  const bool by_chunk = entries > samples * chunks * kShortChunk;
   constexpr int kPasses = kBlockVectors<T> / kListVectors;
   for (std::int64_t pass = 0; pass < blocks * kPasses; ++pass) {
     const std::int64_t column = pass % kPasses * kListVectors * Vec<T>::kLanes;
     const T* block = block_start(matrix, layer, pass / kPasses) + column;
     T* target = out + pass / kPasses * block_columns<T>() + column;
+    if (!by_chunk) {
+      for (std::int64_t s = 0; s < samples; ++s) {
+        const std::int64_t offset = s * in.stride;
+        add_chunks(block, in.index + offset, in.value + offset, target + s * out_stride);
+      }
+      continue;
+    }
     for (std::int64_t s = 0; s < samples; ++s) cursor[s] = 0;
     for (std::int64_t first = 0; first < matrix.rows; first += kChunkRows) {
-      const std::int64_t left = matrix.rows - first;
-      const auto end_row =
-          static_cast<std::int32_t>(first + (kChunkRows < left ? kChunkRows : left));
+      const auto end_row = static_cast<std::int32_t>(
+          first + kChunkRows < matrix.rows ? first + kChunkRows : matrix.rows);
       for (std::int64_t s = 0; s < samples; ++s) {
-        cursor[s] = add_rows(block, in.index + s * in.stride, in.value + s * in.stride, cursor[s],
-                             end_row, target + s * out_stride);
+        const std::int64_t offset = s * in.stride;
+        cursor[s] = add_chunk(block, in.index + offset, in.value + offset, cursor[s], end_row,
+                              target + s * out_stride);
       }
     }
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the forward pass leaves for the backward pass, so that it need not run again: for every
-// sample and layer the support of x_{k+1}, its values there, and those of v_k.
+// sample and layer the support of x_{k+1}, its values there, and those of v_k; with support
+// selection, also which entries were kept unshrunk.
 #pragma once
 
 #include <cstdint>
@@ -9,20 +10,23 @@
 
 namespace fastunroll::cpu {
 
-// One sample's layers, one after the other: the number of entries, the values of x, those of v, and
-// the gaps between the indices in bytes (255: add it and read on).
+// One sample's layers, one after the other: the number of entries, the values of x, those of v, the
+// gaps between the indices in bytes (255: add it and read on), and a bit per entry that tells
+// whether it was kept.
 class TapeRecord {
  public:
   void clear() { bytes_.clear(); }
   std::int64_t size() const { return static_cast<std::int64_t>(bytes_.capacity()); }
 
-  // Appends a layer; v is a dense row.
+  // Appends a layer; v is a dense row, kept is null without support selection.
   template <class T>
-  void write(std::int32_t count, const std::int32_t* index, const T* value, const T* v) {
+  void write(std::int32_t count, const std::int32_t* index, const T* value, const T* v,
+             const std::uint8_t* kept) {
     const auto entries = static_cast<std::size_t>(count);
     const std::size_t at = bytes_.size();
     const std::size_t escapes = count == 0 ? 0 : static_cast<std::size_t>(index[count - 1]) / 255;
-    bytes_.resize(at + sizeof(count) + entries * (2 * sizeof(T) + 1) + escapes);
+    const std::size_t flags = kept == nullptr ? 0 : (entries + 7) / 8;
+    bytes_.resize(at + sizeof(count) + entries * (2 * sizeof(T) + 1) + escapes + flags);
     unsigned char* p = bytes_.data() + at;
     std::memcpy(p, &count, sizeof(count));
     p += sizeof(count);
@@ -38,13 +42,18 @@ class TapeRecord {
       *p++ = static_cast<unsigned char>(gap);
       next = index[i] + 1;
     }
+    if (flags > 0) std::memset(p, 0, flags);
+    for (std::size_t i = 0; i < entries && flags > 0; ++i) {
+      p[i / 8] = static_cast<unsigned char>(p[i / 8] | (kept[i] != 0 ? 1u << (i % 8) : 0u));
+    }
+    p += flags;
     bytes_.resize(static_cast<std::size_t>(p - bytes_.data()));
   }
 
   // Reads the layer at `offset`; returns the offset of the next one.
   template <class T>
-  std::size_t read(std::size_t offset, std::int32_t* count, std::int32_t* index, T* value,
-                   T* v) const {
+  std::size_t read(std::size_t offset, std::int32_t* count, std::int32_t* index, T* value, T* v,
+                   std::uint8_t* kept) const {
     offset = get(offset, count, 1);
     offset = get(offset, value, *count);
     offset = get(offset, v, *count);
@@ -54,6 +63,10 @@ class TapeRecord {
       for (; *p == 255; ++p) next += 255;
       index[i] = next + *p++;
       next = index[i] + 1;
+    }
+    if (kept != nullptr) {
+      for (std::int32_t i = 0; i < *count; ++i) kept[i] = (p[i / 8] >> (i % 8)) & 1u;
+      p += (*count + 7) / 8;
     }
     return static_cast<std::size_t>(p - bytes_.data());
   }

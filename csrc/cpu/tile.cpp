@@ -37,10 +37,10 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
   if (trace) {
     support_directions_ = Buffer<T>(problem.n_layers * capacity * codes_.stride(), Fill::none);
   }
-  if (problem.gram.data != nullptr && problem.linear == nullptr) {
+  if (!problem.factored() && problem.linear == nullptr) {
     linear_ = RowStore<T>(problem.weight.layer_stride == 0 ? 1 : problem.n_layers, capacity, n);
   }
-  if (problem.gram.data == nullptr) residuals_ = RowStore<T>(slots, capacity, m);
+  if (problem.factored()) residuals_ = RowStore<T>(slots, capacity, m);
   if (problem.with_objective) objective_residual_ = RowStore<T>(1, capacity, m);
   dense_ = RowStore<T>(2, capacity, n);
   if (problem.momentum != nullptr) extrapolated_ = RowStore<T>(1, capacity, n);
@@ -71,7 +71,7 @@ void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs
   multiply_measurements();
   for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
     direction(k);
-    const bool residual_of_codes = problem_.gram.data == nullptr && !extrapolates_;
+    const bool residual_of_codes = problem_.factored() && !extrapolates_;
     if (out.objective != nullptr && residual_of_codes) {
       objective(k, residuals_.rows(slot(k)), residuals_.stride(), out.objective);
     }
@@ -96,7 +96,7 @@ void Tile<T>::start(const ForwardOutputs<T>& out) {
   load(problem_.initial, 0, dense_.rows(0));
   load(problem_.previous == nullptr ? problem_.initial : problem_.previous, -1, dense_.rows(1));
   write(0, out);
-  const bool residual_of_codes = problem_.gram.data == nullptr && !extrapolates_;
+  const bool residual_of_codes = problem_.factored() && !extrapolates_;
   if (out.objective != nullptr && !residual_of_codes) {
     residual(codes(0), dense_.rows(0), objective_residual_.rows(0), objective_residual_.stride());
     objective(0, objective_residual_.rows(0), objective_residual_.stride(), out.objective);
@@ -137,7 +137,7 @@ void Tile<T>::residual(const Lists<T>& lists, const T* dense, T* rows, std::int6
 
 template <class T>
 void Tile<T>::multiply_measurements() {
-  if (problem_.gram.data == nullptr || problem_.linear != nullptr) return;
+  if (problem_.factored() || problem_.linear != nullptr) return;
   const std::int64_t m = problem_.n_measurements;
   const std::int64_t layers = problem_.weight.layer_stride == 0 ? 1 : problem_.n_layers;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
@@ -173,7 +173,7 @@ void Tile<T>::direction(std::int64_t k) {
   }
   T* rows = directions_.rows(direction_slot(k));
   const std::int64_t stride = directions_.stride();
-  if (problem_.gram.data != nullptr) {
+  if (!problem_.factored()) {
     for (std::int64_t s = 0; s < samples_; ++s) {
       kernels_.negate(n, linear_row(k, s), stride, rows + s * stride);
     }
@@ -230,7 +230,7 @@ void Tile<T>::shrink(std::int64_t k, Tape* tape) {
     if (tape != nullptr) {
       TapeRecord& record = records_[static_cast<std::size_t>(s)];
       if (k == 0) record.clear();
-      record.write(lists.count[s], index, lists.value + s * lists.stride, row.v);
+      record.write(lists.count[s], index, lists.value + s * lists.stride, row.v, kept(k + 1, s));
       if (k + 1 == problem_.n_layers) tape->set(first_ + s, record);
     }
     if (!trace_) continue;
@@ -244,6 +244,7 @@ void Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape
   first_ = first;
   samples_ = samples;
   load(problem_.initial, 0, dense_.rows(0));
+  const bool selects = problem_.bypass != nullptr;
   for (std::int64_t s = 0; s < samples; ++s) {
     const TapeRecord& record = tape.get(first + s);
     std::size_t offset = 0;
@@ -252,9 +253,14 @@ void Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape
       std::int32_t count = 0;
       offset = record.read(offset, &count, lists.index + s * lists.stride,
                            lists.value + s * lists.stride,
-                           support_directions_.get() + (k * capacity_ + s) * lists.stride);
+                           support_directions_.get() + (k * capacity_ + s) * lists.stride,
+                           selects ? kept_.get() + kept_offset(k + 1, s) : nullptr);
       lists.end(s, count);
     }
+  }
+  if (!problem_.factored()) return;
+  for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
+    residual(codes(k), nullptr, residuals_.rows(k), residuals_.stride());
   }
 }
 

@@ -1,4 +1,7 @@
-"""Stubs of the native module: addresses are integers, 0 for null; calls return a status."""
+"""Stubs of the native module: addresses are integers, 0 for null; calls return a status.
+
+Only the engines take NumPy arrays, and return None for those that do not fit.
+"""
 
 from typing import Any
 
@@ -49,6 +52,13 @@ class Problem_f32:
     ) -> int: ...
 
 class Problem_f64(Problem_f32): ...
+
+class Engine_f32:
+    def __init__(self, problem: Problem_f32, parallel_batch: int, threads: int, /) -> None: ...
+    def status(self) -> int: ...
+    def run(self, b: object, out: object, /) -> Any: ...
+
+class Engine_f64(Engine_f32): ...
 
 def pack_f32(
     source: int, layers: int, rows: int, cols: int, strides: tuple[int, ...], target: int, /

@@ -122,8 +122,10 @@ def unrolled_prox_gradient(
         returned, differentiable.
     iterates : bool
         Return every iterate, differentiable.
-    form : {"auto", "gram", "factored"}
+    form : {"auto", "gram", "factored", "mixed"}
         How the gradient is computed; ignored for a `PreparedDictionary`, which has its own.
+        ``"mixed"`` runs forward in Gram form and backward in factored form, so that no gradient of
+        a Gram matrix is formed; without gradients for A, W and b it is ``"gram"``.
 
     Returns
     -------
@@ -156,7 +158,7 @@ def unrolled_prox_gradient(
     else:
         matrix = check_tensor("dictionary", dictionary, (2,))
         weight = None if weight is None else check_weight(weight, matrix)
-        check_choice("form", form, FORMS)
+        check_choice("form", form, (*FORMS, "mixed"))
     check_like("measurements", b, "dictionary", matrix)
     m, n = matrix.shape
     if 0 in (m, n):
@@ -175,13 +177,20 @@ def unrolled_prox_gradient(
         training = torch.is_grad_enabled() and (
             matrix.requires_grad or (weight is not None and weight.requires_grad)
         )
-        form = planner.choose_form(b.shape[0], (m, n), n_layers, n_weights, training)
+        plan = planner.plan(
+            b.shape[0], (m, n), n_layers, n_weights=n_weights, learns_matrices=training
+        )
+        form = plan.form
     linear = None
-    if form == "gram":
+    if form != "factored":
         learns = torch.is_grad_enabled() and any(
             t is not None and t.requires_grad for t in (b, matrix, weight)
         )
-        linear, gram = _gram_operands(b, matrix, weight, gram, learns)
+        if form == "mixed":
+            with torch.no_grad():
+                linear, gram = _gram_operands(b, matrix, weight, gram, learns=False)
+        else:
+            linear, gram = _gram_operands(b, matrix, weight, gram, learns)
     with_objective = objective_weight is not None
     lam = check_number("objective_weight", objective_weight, minimum=0.0) if with_objective else 0.0
     arguments = UnrolledArguments(

@@ -1,42 +1,174 @@
-"""Choice between the Gram and the factored form, from a cost model in multiply-adds.
+"""Choice of the form in which the recursion runs, from a cost model in multiply-adds.
 
 Per sample and layer, with codes of density d, the forward pass costs
 
-    Gram       d n^2
-    factored   d m n  (sparse product with A^T)  +  m n  (dense product with W)
+    Gram       d n^2                  a sparse product
+    factored   d m n  +  m n / r      a sparse product with A^T, a dense one with W
 
-and the backward pass about the same again for the incoming gradient and once more for the
-parameters. The Gram form pays m n^2 for every Gram matrix that must be formed, three times that
-when its gradient is carried back to A and W.
+where a dense product runs r times as fast per multiply-add as one of lists. Every Gram matrix that
+must be formed costs m n^2 / r. When A or W learn, the backward pass adds
+
+    Gram       2 d n^2                the adjoint product and dG; and 2 m n^2 / r to carry each dG on
+    factored   5 d m n                residual, two adjoint products, and a sum each for A and W
+
+The mixed form is Gram forward and factored backward. Whether a single product takes the lists or
+dense rows is no matter of planning: the kernels look at the lists, tile by tile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fastunroll._checks import check_number, check_positive_int
+
 TYPICAL_DENSITY = 0.15
 """Mean share of non-zeros of the iterates of trained networks."""
+
+DENSE_RATE = 2.0
+"""Speed of dense products over that of sparse ones, per multiply-add, in float32 with AVX-512."""
 
 MAX_PREPARED_GRAM_ELEMENTS = 1 << 28
 """A prepared Gram matrix larger than this (1 GiB in float32) is not formed unless asked for."""
 
 
-def choose_form(
-    batch: int, shape: tuple[int, ...], n_layers: int, n_grams: int, training: bool
-) -> str:
-    """``"gram"`` or ``"factored"`` for dictionaries of ``shape`` (m, n) that change between calls.
+class Plan(NamedTuple):
+    """A form, and what the alternatives were expected to cost."""
 
-    ``n_grams`` is 1 for weights tied over the layers, else the number of layers.
+    form: str
+    """``"gram"``, ``"factored"`` or ``"mixed"``."""
+    costs: dict[str, float]
+    """Multiply-adds of every form, in those of sparse products."""
+
+
+def plan(
+    batch: int,
+    shape: Sequence[int],
+    n_layers: int,
+    *,
+    n_weights: int = 1,
+    learns_matrices: bool = False,
+    density: float = TYPICAL_DENSITY,
+) -> Plan:
+    """Choose the form for a dictionary that changes between calls.
+
+    Parameters
+    ----------
+    batch : int
+        Samples of a call.
+    shape : (int, int)
+        (n_measurements, n_atoms).
+    n_layers : int
+        K.
+    n_weights : int
+        1 for weights W tied over the layers, else K.
+    learns_matrices : bool
+        Whether a gradient reaches A or W.
+    density : float
+        Expected share of non-zeros of the codes between the layers.
+
+    Returns
+    -------
+    Plan
     """
     m, n = shape
-    passes = 3 if training else 1
-    per_sample = n_layers * passes
-    gram = batch * per_sample * TYPICAL_DENSITY * n * n + n_grams * passes * m * n * n
-    factored = batch * per_sample * m * n * (1 + TYPICAL_DENSITY)
-    return "gram" if gram <= factored else "factored"
+    applications = batch * n_layers
+    sparse = applications * density
+    forming = n_weights * m * n * n / DENSE_RATE
+    gram = sparse * n * n + forming
+    factored = applications * m * n * (density + 1 / DENSE_RATE)
+    if not learns_matrices:
+        costs = {"gram": gram, "factored": factored}
+    else:
+        factored_backward = sparse * 5 * m * n
+        costs = {
+            "gram": gram + sparse * 2 * n * n + 2 * forming,
+            "factored": factored + factored_backward,
+            "mixed": gram + factored_backward,
+        }
+    return Plan(min(costs, key=costs.__getitem__), costs)
 
 
-def choose_prepared_form(shape: tuple[int, ...], n_grams: int) -> str:
-    """``"gram"`` or ``"factored"`` for a fixed dictionary: forming G is paid once."""
+def plan_prepared(shape: Sequence[int], n_weights: int = 1) -> Plan:
+    """Choose the form for a fixed dictionary: forming G is paid once, if there is memory for it.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (n_measurements, n_atoms).
+    n_weights : int
+        1 for weights W tied over the layers, else K.
+
+    Returns
+    -------
+    Plan
+        With the costs of one sample and layer.
+    """
     m, n = shape
-    if n_grams * n * n > MAX_PREPARED_GRAM_ELEMENTS:
-        return "factored"
-    return "gram" if TYPICAL_DENSITY * n <= (1 + TYPICAL_DENSITY) * m else "factored"
+    costs = {
+        "gram": TYPICAL_DENSITY * n * n,
+        "factored": m * n * (TYPICAL_DENSITY + 1 / DENSE_RATE),
+    }
+    if n_weights * n * n > MAX_PREPARED_GRAM_ELEMENTS:
+        return Plan("factored", costs)
+    return Plan(min(costs, key=costs.__getitem__), costs)
+
+
+def explain(
+    batch: int,
+    shape: Sequence[int],
+    n_layers: int,
+    *,
+    n_weights: int = 1,
+    learns_matrices: bool = False,
+    density: float = TYPICAL_DENSITY,
+) -> str:
+    """Say in a few lines which form a call would take, and why.
+
+    ``form=`` of `fastunroll.unrolled_prox_gradient` and `fastunroll.prepare` overrides the choice.
+
+    Parameters
+    ----------
+    batch, shape, n_layers, n_weights, learns_matrices, density
+        As in `plan`.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the name of the argument that does not fit.
+
+    Examples
+    --------
+    >>> print(fastunroll.explain(64, (250, 500), 16, learns_matrices=True))
+    """
+    check_positive_int("batch", batch)
+    check_positive_int("n_layers", n_layers)
+    check_positive_int("n_weights", n_weights)
+    if len(shape) != 2:
+        raise ValueError(f"shape must be (n_measurements, n_atoms), got {tuple(shape)}")
+    for size in shape:
+        check_positive_int("shape", size)
+    if check_number("density", density, minimum=0.0) > 1:
+        raise ValueError(f"density must be at most 1, got {density:g}")
+    chosen = plan(
+        batch,
+        shape,
+        n_layers,
+        n_weights=n_weights,
+        learns_matrices=learns_matrices,
+        density=density,
+    )
+    prepared = plan_prepared(shape, n_weights)
+    purpose = "training of A or W" if learns_matrices else "A and W given"
+    lines = [
+        f"(m, n) = {tuple(shape)}, {n_layers} layers, {n_weights} W, batch {batch}, "
+        f"density {density:g}, {purpose}: {chosen.form}"
+    ]
+    for form, cost in sorted(chosen.costs.items(), key=lambda item: item[1]):
+        lines.append(f"  {form:8}  {cost / batch / 1e6:10.3f} M multiply-adds a sample")
+    lines.append(f"prepared once with prepare(): {prepared.form}")
+    return "\n".join(lines)

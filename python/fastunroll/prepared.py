@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastunroll import planner
 from fastunroll._checks import check_choice, check_dictionary, check_like, check_tensor
+from fastunroll.ops.cpu import multiply
 from fastunroll.ops.pack import pack_operands
 from fastunroll.ops.repeat import RepeatedCall
 
@@ -91,13 +92,15 @@ def prepare(
         if not bool(torch.isfinite(weight).all()):
             raise ValueError("weight contains NaN or Inf")
     if check_choice("form", form, FORMS) == "auto":
-        form = planner.choose_prepared_form(dictionary.shape, 1 if weight is None else len(weight))
+        form = planner.plan_prepared(dictionary.shape, 1 if weight is None else len(weight)).form
+    native = dictionary.device.type == "cpu"
     with torch.no_grad():
         gram = None
         if form == "gram":
             analysis = dictionary[None] if weight is None else weight
-            gram = (dictionary.double().mT @ analysis.double()).to(dictionary.dtype)
-        native = dictionary.device.type == "cpu"
+            # In our own product on the CPU: `fastunroll.runtime` forms the same G, bit for bit.
+            product = multiply if native else torch.matmul
+            gram = product(dictionary.double().mT, analysis.double()).to(dictionary.dtype)
         packed: tuple[Tensor, ...] = ()
         if native:
             symmetric = weight is None

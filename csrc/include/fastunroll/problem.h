@@ -51,7 +51,8 @@ struct Problem {
   std::int64_t n_atoms = 0;         // n
   std::int64_t n_layers = 0;        // K
 
-  PackedMatrix<T> gram;          // G (n, n); null in the factored form
+  // What a pass does not read may be null; both Gram matrices are in the factored form.
+  PackedMatrix<T> gram;          // G (n, n)
   PackedMatrix<T> gram_t;        // G^T (n, n); backward, Gram form
   PackedMatrix<T> dictionary_t;  // A^T (n, m); factored form and objective
   PackedMatrix<T> weight;        // W (m, n); factored form, and Gram form with c = b W
@@ -77,6 +78,8 @@ struct Problem {
   bool heavy_ball = false;
   bool with_objective = false;  // F(x) = 1/2 ||x A^T - b||^2 + objective_weight ||x||_1
   T objective_weight = 0;
+
+  bool factored() const { return gram.data == nullptr && gram_t.data == nullptr; }
 };
 
 template <class T>
@@ -90,8 +93,8 @@ struct ForwardOutputs {
 // Incoming gradients (null: zero) and outgoing ones (null: not asked for).
 template <class T>
 struct BackwardArguments {
-  // Of the forward pass; null: run it again. In the Gram form without rule, momentum and support
-  // selection a tape holds all that the backward pass needs.
+  // Of the forward pass; null: run it again. Without rule and momentum a tape holds all that the
+  // backward pass needs, whatever the form of the forward pass was.
   const cpu::Tape* tape = nullptr;
   const T* grad_codes = nullptr;      // (B, n)
   const T* grad_objective = nullptr;  // (K + 1, B)

@@ -8,13 +8,18 @@ Sizes: ``batch`` B, ``n_measurements`` m, ``n_atoms`` n, ``n_layers`` K. One lay
     x_{k+1} = prox(u; threshold_k)
 
 where the gradient is taken at ``p = y`` (Nesterov) or at ``p = x_k`` (heavy ball).
+
+Where G is given without c, it is a shortcut through the forward pass that carries no gradient: the
+gradients of A, W and b are those of the factored form.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:  # `fastunroll.runtime` gets here without torch
+    from torch import Tensor
 
 PROX_KINDS = ("soft", "nonnegative", "hard")
 
@@ -50,6 +55,16 @@ class UnrolledArguments(NamedTuple):
         """The arguments that can receive a gradient, in their order."""
         return self[:N_DIFFERENTIABLE]  # type: ignore[return-value]
 
+    def differentiated(self, needs: Sequence[bool]) -> UnrolledArguments:
+        """The same recursion in the form that the backward pass follows.
+
+        ``needs`` tells for each differentiable argument whether its gradient is wanted.
+        """
+        through_matrices = any(needs[_DICTIONARY : _MEASUREMENTS + 1])
+        if self.gram is not None and self.linear is None and through_matrices:
+            return self._replace(gram=None, packed=())
+        return self
+
     @property
     def n_layers(self) -> int:
         """Number of layers K."""
@@ -69,6 +84,9 @@ class UnrolledArguments(NamedTuple):
         assert matrix is not None
         return matrix.shape[-1]
 
+
+_DICTIONARY = UnrolledArguments._fields.index("dictionary")
+_MEASUREMENTS = UnrolledArguments._fields.index("measurements")
 
 N_DIFFERENTIABLE = 11
 """The first 11 fields of `UnrolledArguments` can receive a gradient."""

@@ -154,7 +154,8 @@ def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
 def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Recursion with its gradient: codes, objective, iterates; None where not asked for."""
     if forced_backend() == "reference" or a.batch == 0:
-        codes, objective, iterates = reference.unrolled(a)
+        needs = [t is not None and t.requires_grad for t in a.differentiable]
+        codes, objective, iterates = reference.unrolled(a.differentiated(needs))
     elif needs_grad(a.differentiable):
         codes, objective, iterates, _ = _Unrolled.apply(*a)  # type: ignore[no-untyped-call]
     elif is_plain(a.differentiable):

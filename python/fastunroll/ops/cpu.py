@@ -9,43 +9,24 @@ from torch import Tensor
 
 from fastunroll import _native
 from fastunroll._native import Tape
-from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
+from fastunroll.ops import native
+from fastunroll.ops.arguments import UnrolledArguments
 from fastunroll.ops.pack import pack, pack_operands
 from fastunroll.ops.schema import library, zero_gradients
 
-_SERIAL_WORK = 1 << 18
-"""Multiply-adds below which starting threads costs more than it saves."""
-
-_ERRORS: dict[int, tuple[type[Exception], str]] = {
-    1: (ValueError, "step must be positive and finite"),
-    2: (ValueError, "threshold must be finite and not negative"),
-    3: (ValueError, "momentum must be finite"),
-    4: (ValueError, "step.weight and step.bias must be finite"),
-    5: (MemoryError, "not enough memory for the working buffers of the recursion"),
-}
-
-
-def _raise_for(status: int) -> None:
-    if status:
-        error, message = _ERRORS[status]
-        raise error(message)
-
 
 def _threads(work: int) -> int:
-    return 1 if work < _SERIAL_WORK else torch.get_num_threads()
+    return native.threads_for(work, torch.get_num_threads())
 
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _strides(parameter: Tensor | None) -> tuple[int, int, int]:
-    """Strides of a (K, 1 or B, 1 or n) parameter, 0 where its axis is shared."""
-    if parameter is None:
-        return (0, 0, 0)
-    layer, sample, atom = parameter.stride()
-    _, samples, atoms = parameter.shape
-    return (layer, sample if samples > 1 else 0, atom if atoms > 1 else 0)
+def _parameter(value: Tensor | None) -> native.Parameter:
+    if value is None:
+        return native.Parameter()
+    return native.parameter(value.data_ptr(), value.shape, value.stride())
 
 
 def _rows_contiguous(parameter: Tensor | None) -> Tensor | None:
@@ -62,9 +43,17 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 class Bound:
     """A native problem together with the tensors that its pointers belong to."""
 
-    def __init__(self, a: UnrolledArguments, backward: bool) -> None:
+    def __init__(
+        self, a: UnrolledArguments, *, forward: bool = True, backward: bool = False
+    ) -> None:
         packed = a.packed or pack_operands(
-            a.gram, a.dictionary, a.weight, backward=backward, analysis=a.linear is None
+            a.gram,
+            a.dictionary,
+            a.weight,
+            forward=forward,
+            backward=backward,
+            objective=a.with_objective,
+            analysis=a.linear is None,
         )
         rows = [_contiguous(t) for t in (a.linear, a.measurements, a.initial, a.previous)]
         layer = [_contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum)]
@@ -72,30 +61,25 @@ class Bound:
         self.keep_alive = (packed, rows, layer, step, threshold)
         m = a.dictionary.shape[0] if a.dictionary is not None else 0
         self.m, self.n, self.dtype = m, a.n_atoms, a.threshold.dtype
-        double = self.dtype == torch.float64
-        self.work_per_sample = a.n_layers * a.n_atoms * (a.n_atoms + m) // 4
+        self.work_per_sample = native.work_per_sample(a.n_layers, m, a.n_atoms)
         self.work = a.batch * self.work_per_sample
-        make = _native.Problem_f64 if double else _native.Problem_f32
-        self.problem: Any = make(
+        self.problem = native.make_problem(
+            a.threshold.element_size(),
             (a.batch, m, a.n_atoms, a.n_layers),
             tuple(map(_address, packed)),
-            a.gram is not None and a.gram.shape[0] > 1,
-            a.weight is not None and a.weight.shape[0] > 1,
-            tuple(map(_address, rows)),
-            a.linear is not None and a.linear.shape[0] > 1,
-            _address(step),
-            _strides(step),
-            _address(threshold),
-            _strides(threshold),
-            tuple(map(_address, layer)),
-            a.rule_minimum,
-            a.rule_maximum,
-            a.bypass,
-            PROX_KINDS.index(a.prox),
-            a.skip,
-            a.heavy_ball,
-            a.with_objective,
-            a.objective_weight,
+            gram_per_layer=a.gram is not None and a.gram.shape[0] > 1,
+            weight_per_layer=a.weight is not None and a.weight.shape[0] > 1,
+            rows=tuple(map(_address, rows)),
+            linear_per_layer=a.linear is not None and a.linear.shape[0] > 1,
+            step=_parameter(step),
+            threshold=_parameter(threshold),
+            layer=tuple(map(_address, layer)),
+            rule_range=(a.rule_minimum, a.rule_maximum),
+            bypass=a.bypass,
+            prox=a.prox,
+            skip=a.skip,
+            heavy_ball=a.heavy_ball,
+            objective_weight=a.objective_weight if a.with_objective else None,
         )
 
     def forward_rows(self, b: Tensor) -> Tensor:
@@ -103,7 +87,7 @@ class Bound:
         batch = b.shape[0] if b.dim() == 2 else 1
         codes = torch.empty(*b.shape[:-1], self.n, dtype=self.dtype)
         threads = _threads(batch * self.work_per_sample)
-        _raise_for(self.problem.forward_rows(batch, b.data_ptr(), codes.data_ptr(), threads))
+        native.check(self.problem.forward_rows(batch, b.data_ptr(), codes.data_ptr(), threads))
         return codes
 
 
@@ -116,9 +100,9 @@ def run_unrolled(
     codes = new_empty(batch, n)
     objective = new_empty(layers + 1, batch) if a.with_objective else None
     iterates = new_empty(layers + 1, batch, n) if a.with_iterates else None
-    bound = Bound(a, backward=False)
+    bound = Bound(a)
     addresses = (codes.data_ptr(), _address(objective), _address(iterates))
-    _raise_for(bound.problem.forward(*addresses, tape, _threads(bound.work)))
+    native.check(bound.problem.forward(*addresses, tape, _threads(bound.work)))
     return codes, objective, iterates
 
 
@@ -143,8 +127,7 @@ def unrolled_backward(
 
 def tape_fits(a: UnrolledArguments) -> bool:
     """Whether a tape of the supports is all that the backward pass needs of the forward pass."""
-    special = a.rule_weight is not None or a.momentum is not None or bool(a.bypass)
-    return a.gram is not None and not special
+    return a.rule_weight is None and a.momentum is None
 
 
 def run_unrolled_backward(
@@ -154,13 +137,12 @@ def run_unrolled_backward(
     tape: Tape | None = None,
 ) -> tuple[Tensor, ...]:
     """Backward pass, from a tape or else by running forward again."""
-    if a.gram is not None and a.linear is None and any(needs[2:5]):
-        raise RuntimeError("linear must be given where dictionary, weight or measurements learn")
+    a = a.differentiated(needs)
     # The kernels sum dA and dW by atom, so they write them transposed; dW of W = A joins dA.
     targets = _transpose_matrices(zero_gradients(a, needs))
-    bound = Bound(a, backward=True)
+    bound = Bound(a, forward=tape is None, backward=True)
     incoming = [_contiguous(g) for g in grads]
-    _raise_for(
+    native.check(
         bound.problem.backward(
             tape,
             tuple(map(_address, incoming)),
@@ -188,10 +170,10 @@ def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
     layers, m, n = matrices.shape
     batch = rows.shape[0]
     out = rows.new_empty(layers, batch, n)
-    run = _native.multiply_f64 if rows.dtype == torch.float64 else _native.multiply_f32
-    threads = _threads(layers * batch * m * n)
-    addresses = (rows.data_ptr(), batch, packed.data_ptr(), layers, m, n, out.data_ptr())
-    _raise_for(run(*addresses, threads))
+    addresses = (rows.data_ptr(), packed.data_ptr())
+    sizes = (layers, batch, m, n)
+    threads = torch.get_num_threads()
+    native.multiply(rows.element_size(), *addresses, sizes, out.data_ptr(), threads)
     return out
 
 
@@ -209,7 +191,7 @@ def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
     double = u.dtype == torch.float64
     run = _native.soft_threshold_f64 if double else _native.soft_threshold_f32
     problem = _threshold_problem(u, threshold)
-    _raise_for(run(*problem, nonnegative, out.data_ptr(), _threads(u.numel())))
+    native.check(run(*problem, nonnegative, out.data_ptr(), _threads(u.numel())))
     return out
 
 
@@ -223,7 +205,7 @@ def soft_threshold_backward(
     run = _native.soft_threshold_backward_f64 if double else _native.soft_threshold_backward_f32
     problem = _threshold_problem(u, threshold)
     results = (grad_u.data_ptr(), grad_threshold.data_ptr())
-    _raise_for(run(grad.data_ptr(), *problem, nonnegative, *results, _threads(u.numel())))
+    native.check(run(grad.data_ptr(), *problem, nonnegative, *results, _threads(u.numel())))
     return grad_u, grad_threshold
 
 

@@ -1,17 +1,12 @@
-"""Matrices in the kernels' layout: blocks of 256 bytes of columns, (layers, blocks, rows, columns).
-
-One column block of a chunk of rows is contiguous, so it stays in the L1 cache while all samples of
-a tile use it.
-"""
+"""Matrices in the kernels' layout, see `fastunroll.ops.native.packed_shape`."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from fastunroll import _native
+from fastunroll.ops import native
 
 
 class PackedOperands(NamedTuple):
@@ -33,12 +28,9 @@ def pack(matrix: Tensor, name: str = "matrix") -> Tensor:
         If the matrix, called ``name``, contains NaN or Inf.
     """
     matrix = matrix if matrix.dim() == 3 else matrix[None]
-    layers, rows, cols = matrix.shape
-    columns = _native.block_bytes // matrix.element_size()
-    packed = matrix.new_empty(layers, -(-cols // columns), rows, columns)
-    run = _native.pack_f64 if matrix.dtype == torch.float64 else _native.pack_f32
-    if not run(matrix.data_ptr(), layers, rows, cols, matrix.stride(), packed.data_ptr()):
-        raise ValueError(f"{name} contains NaN or Inf")
+    size, shape = matrix.element_size(), tuple(matrix.shape)
+    packed = matrix.new_empty(native.packed_shape(shape, size))
+    native.pack(size, matrix.data_ptr(), shape, matrix.stride(), packed.data_ptr(), name)
     return packed
 
 
@@ -47,17 +39,21 @@ def pack_operands(
     dictionary: Tensor | None,
     weight: Tensor | None,
     *,
+    forward: bool = True,
     backward: bool = True,
+    objective: bool = True,
     analysis: bool = False,
     symmetric: bool = False,
 ) -> PackedOperands:
-    """Pack what the forward pass, and with ``backward`` the backward pass, reads.
+    """Pack the matrices that the kernels read.
 
     Parameters
     ----------
     gram : (layers, n, n), or None in the factored form
     dictionary : (m, n), where the form or the objective needs it
     weight : (layers, m, n), or None where W = A
+    forward, backward : whether layers are run, and differentiated
+    objective : whether the objective is wanted, too
     analysis : whether W is wanted beside G, for c = b W
     symmetric : whether G is its own transpose, so that one copy serves both passes
     """
@@ -65,13 +61,16 @@ def pack_operands(
     assert given is not None
     none = given.new_empty(0)
     gram_p = gram_t = dictionary_t = weight_p = weight_t = none
-    if dictionary is not None:
-        dictionary_t = pack(dictionary.mT, "dictionary")
     if gram is not None:
-        gram_p = pack(gram, "gram, or the dictionary or weight that it is made of,")
-        gram_t = none if not backward else gram_p if symmetric else pack(gram.mT)
-    elif dictionary is not None:
-        weight_t = dictionary_t if weight is None else pack(weight.mT) if backward else none
-    if dictionary is not None and (gram is None or analysis):
-        weight_p = pack(dictionary if weight is None else weight, "weight")
+        if forward:
+            gram_p = pack(gram, "gram, or the dictionary or weight that it is made of,")
+        if backward:
+            gram_t = gram_p if symmetric else pack(gram.mT)
+    if dictionary is not None:
+        if gram is None or objective:
+            dictionary_t = pack(dictionary.mT, "dictionary")
+        if forward and (gram is None or analysis):
+            weight_p = pack(dictionary if weight is None else weight, "weight")
+        if backward and gram is None:
+            weight_t = dictionary_t if weight is None else pack(weight.mT)
     return PackedOperands(gram_p, gram_t, dictionary_t, weight_p, weight_t)

@@ -131,6 +131,7 @@ def unrolled_backward(
     ``needs`` has one entry per differentiable argument; where it is False the result is an empty
     tensor. With ``create_graph`` the arguments keep their history, for double backward.
     """
+    a = a.differentiated(needs)
     with torch.enable_grad():
         inputs = [
             t if t is None or create_graph else t.detach().requires_grad_(need)

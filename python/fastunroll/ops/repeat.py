@@ -85,7 +85,7 @@ class RepeatedCall:
         if repeats and self._can_repeat(a):
             used = [t.data_ptr() for t in a.differentiable[6:] if t is not None]
             if set(addresses) <= set(used):  # else a copy was made, which would not see changes
-                bound = cpu.Bound(a, backward=False)
+                bound = cpu.Bound(a)
         self._last = Remembered(options, bound, tensors, addresses)
 
     @staticmethod
