@@ -22,7 +22,7 @@ def run_python(code: str) -> str:
 
 
 @needs_proc
-@pytest.mark.parametrize("first", ["fastunroll", "torch"])
+@pytest.mark.parametrize("first", ["fastunroll.runtime", "torch"])
 def test_one_openmp_runtime(first: str) -> None:
     code = f"""
 import {first}, fastunroll, torch
@@ -54,7 +54,7 @@ def test_import_is_quick_and_loads_no_optional_package() -> None:
 import sys, time, torch
 before = set(sys.modules)
 start = time.perf_counter()
-import fastunroll
+from fastunroll import prepare
 print(time.perf_counter() - start, *{name.partition(".")[0] for name in set(sys.modules) - before})
 """
     runs = [run_python(code).split() for _ in range(2)]

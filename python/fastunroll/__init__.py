@@ -1,19 +1,27 @@
-"""Unrolled proximal-gradient networks on fused, support-sparse kernels."""
+"""Unrolled proximal-gradient networks on fused, support-sparse kernels.
 
-# torch first: its OpenMP runtime is the one that the kernels share.
-import torch  # noqa: F401
+The names below load torch when they are first used; `fastunroll.runtime` does without it.
+"""
 
-from fastunroll._build import build_info
-from fastunroll.backend import use_backend
-from fastunroll.functional import (
-    UnrolledResult,
-    prox_gradient_step,
-    soft_threshold,
-    unrolled_gram,
-    unrolled_prox_gradient,
-)
-from fastunroll.layers import GradientNormStep
-from fastunroll.prepared import PreparedDictionary, prepare
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastunroll import runtime
+    from fastunroll._build import build_info
+    from fastunroll.backend import use_backend
+    from fastunroll.functional import (
+        UnrolledResult,
+        prox_gradient_step,
+        soft_threshold,
+        unrolled_gram,
+        unrolled_prox_gradient,
+    )
+    from fastunroll.layers import GradientNormStep
+    from fastunroll.planner import explain
+    from fastunroll.prepared import PreparedDictionary, prepare
 
 __version__ = "0.1.0"
 
@@ -22,10 +30,38 @@ __all__ = [
     "PreparedDictionary",
     "UnrolledResult",
     "build_info",
+    "explain",
     "prepare",
     "prox_gradient_step",
+    "runtime",
     "soft_threshold",
     "unrolled_gram",
     "unrolled_prox_gradient",
     "use_backend",
 ]
+
+_MODULES = {
+    "GradientNormStep": "layers",
+    "PreparedDictionary": "prepared",
+    "build_info": "_build",
+    "explain": "planner",
+    "prepare": "prepared",
+    "use_backend": "backend",
+}
+"""Where the names are defined, if not in `functional`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "runtime":
+        return import_module("fastunroll.runtime")
+    import torch  # noqa: F401  its OpenMP runtime is the one that the kernels share
+
+    value = getattr(import_module(f"fastunroll.{_MODULES.get(name, 'functional')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,17 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 import fastunroll
+from fastunroll._files import FORMAT, KEY, PROGRAM, read_file
 from fastunroll.nn import MODELS, UnrolledNetwork
-
-FORMAT = 1
-"""Version of the layout written by `save_tensors`."""
-
-_KEY = "fastunroll"
 
 
 @contextmanager
@@ -60,10 +55,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 def save_model(model: UnrolledNetwork, path: str | os.PathLike[str]) -> None:
     """Save a network: its tensors, bit for bit, its class name and its configuration.
 
+    A network whose layers do not depend on the measurements is saved with its program as well, for
+    `fastunroll.runtime`.
+
     Parameters
     ----------
     model : UnrolledNetwork
-        One of the classes in `fastunroll.nn.MODELS`.
+        One of the classes in `fastunroll.nn.MODELS`, or a `fastunroll.dictionary.PUDLE`.
     path : path
         A ``.safetensors`` file.
 
@@ -74,12 +72,25 @@ def save_model(model: UnrolledNetwork, path: str | os.PathLike[str]) -> None:
     ValueError
         If ``path`` has another suffix.
     """
-    name = type(model).__name__
-    if MODELS.get(name) is not type(model):
-        raise TypeError(f"model must be one of {', '.join(MODELS)}; got {name}")
+    name, models = type(model).__name__, _models()
+    if models.get(name) is not type(model):
+        raise TypeError(f"model must be one of {', '.join(models)}; got {name}")
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, got {os.fspath(path)!r}")
-    save_tensors(model.state_dict(), {"model": name, "config": model.config()}, path)
+    tensors = dict(model.state_dict())
+    description = {"model": name, "config": model.config()}
+    program = model.program()
+    if program is not None:
+        state = {t.data_ptr(): name for name, t in tensors.items() if t.is_contiguous()}
+        names = {}
+        for field, tensor in program.arrays.items():
+            known = state.get(tensor.data_ptr())
+            if known is None or tensors[known].shape != tensor.shape:
+                known = f"{PROGRAM}/{field}"
+                tensors[known] = tensor.clone()
+            names[field] = known
+        description[PROGRAM] = {"arrays": names, "options": program.options}
+    save_tensors(tensors, description, path)
 
 
 def load_model(path: str | os.PathLike[str]) -> UnrolledNetwork:
@@ -94,13 +105,14 @@ def load_model(path: str | os.PathLike[str]) -> UnrolledNetwork:
         fit its configuration.
     """
     tensors, description = load_tensors(path)
+    tensors = {k: t for k, t in tensors.items() if not k.startswith(f"{PROGRAM}/")}
     if "model" not in description:
         raise ValueError(f"{path} holds no fastunroll model; expected a file of save_model()")
-    name = description["model"]
-    if name not in MODELS:
-        raise ValueError(f"{path} holds the unknown model {name!r}; known: {', '.join(MODELS)}")
+    name, models = description["model"], _models()
+    if name not in models:
+        raise ValueError(f"{path} holds the unknown model {name!r}; known: {', '.join(models)}")
     try:
-        model = MODELS[name].from_config(description["config"], tensors)
+        model = models[name].from_config(description["config"], tensors)
     except KeyError as error:
         raise ValueError(f"{path}: {name} needs {error}, which the file lacks") from error
     except (TypeError, ValueError, RuntimeError) as error:
@@ -110,6 +122,13 @@ def load_model(path: str | os.PathLike[str]) -> UnrolledNetwork:
     return model
 
 
+def _models() -> dict[str, type[UnrolledNetwork]]:
+    """Every network that can be saved and loaded, by the name of its class."""
+    from fastunroll.dictionary import PUDLE  # late: what it is built on uses this module
+
+    return {**MODELS, PUDLE.__name__: PUDLE}
+
+
 def save_tensors(
     tensors: Mapping[str, Tensor], description: Mapping[str, Any], path: str | os.PathLike[str]
 ) -> None:
@@ -117,7 +136,7 @@ def save_tensors(
     text = json.dumps({"format": FORMAT, "version": fastunroll.__version__, **description})
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as temporary:
-        save_file(plain, temporary, metadata={_KEY: text})
+        save_file(plain, temporary, metadata={KEY: text})
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -130,27 +149,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     ValueError
         If the file is damaged, was not written by fastunroll, or has an unknown format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    try:
-        description = json.loads(text) if text else None
-    except json.JSONDecodeError:
-        description = None
-    if not isinstance(description, dict):
-        raise ValueError(f"{path} is a safetensors file, but not one written by fastunroll")
-    if description.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} has format {description.get('format')}, but this version of fastunroll "
-            f"reads format {FORMAT}"
-        )
-    return tensors, description
+    return read_file(path, "pt")
 
 
 def check_state(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
