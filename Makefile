@@ -12,10 +12,10 @@ SOURCES := pyproject.toml CMakeLists.txt README.md constraints.txt \
     $(shell find csrc python -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: bench build clean demo docs format help lint test
+.PHONY: bench bench-check build clean demo docs format help lint test
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 demo: .venv/installed-cli  ## Train LPG-Net, compare it with its rivals and write a report
 	$(BIN)/fastunroll demo $(DEMO_ARGS)
@@ -23,9 +23,14 @@ demo: .venv/installed-cli  ## Train LPG-Net, compare it with its rivals and writ
 test: .venv/installed-dev  ## Run the test suite on the installed package
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: .venv/installed-bench  ## Measure speed against PyTorch and others
+bench: .venv/installed-bench  ## Measure speed against PyTorch and others; refresh the tables
 	$(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds $(PYTEST_ARGS)
-	$(BIN)/python benchmarks/ratios.py --json build/benchmark.json $(BENCH_ARGS)
+	$(BIN)/fastunroll bench --output build/bench --targets benchmarks/targets.toml \
+	    --update README.md --update docs/performance.md $(BENCH_ARGS)
+
+bench-check: .venv/installed-bench  ## Measure the targets; fail where one is missed
+	$(BIN)/fastunroll bench --output build/bench-check --targets benchmarks/targets.toml --check \
+	    $(BENCH_ARGS)
 
 lint: .venv/installed-dev  ## Check style, types and formatting
 	$(BIN)/ruff check

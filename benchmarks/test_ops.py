@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from problems import Problem, fused, make_problem
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastunroll import soft_threshold, unrolled_prox_gradient, use_backend
+from fastunroll.benchmarks.problems import Network, Problem, make_problem
 
 backends = pytest.mark.parametrize("backend", ["auto", "reference"])
 batches = pytest.mark.parametrize("batch", [1, 64, 1024])
@@ -44,7 +44,7 @@ def test_forward(benchmark: BenchmarkFixture, problem: Problem, batch: int, back
     benchmark.group = f"16 layers forward, batch {batch}"
     measurements = problem.sample(batch, seed=2).measurements
     with use_backend(backend), torch.inference_mode():
-        benchmark(fused(problem), measurements)
+        benchmark(Network(problem), measurements)
 
 
 @backends

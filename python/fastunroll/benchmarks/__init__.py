@@ -1,0 +1,1 @@
+"""The benchmark suite: this package against other tools, with the targets it is held to."""
