@@ -27,6 +27,7 @@ from fastunroll.analysis.spectral import lipschitz_constant
 from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
 from fastunroll.layers import GradientNormStep
 from fastunroll.nn.network import UnrolledNetwork
+from fastunroll.program import Program
 
 _SHORTEST_STEP, _FIRST_STEP, _LONGEST_STEP = 0.02, 1.0, 2.0
 """Default steps, in units of 1 / max_j ||a_j||^2."""
@@ -188,6 +189,18 @@ class LPGNet(UnrolledNetwork):
             threshold=threshold,
             objective_weight=objective_weight,
             iterates=iterates,
+        )
+
+    def program(self) -> Program[Tensor]:
+        """The layers with their step rule."""
+        low, high = self.step_range
+        return Program(
+            threshold=self.thresholds,
+            dictionary=self.dictionary,
+            rule_weight=self.step_weight,
+            rule_bias=self.step_bias,
+            rule_minimum=low,
+            rule_maximum=high,
         )
 
     def steps(self, b: Tensor, *, n_layers: int | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastunroll.functional import UnrolledResult
 from fastunroll.prepared import PreparedDictionary, prepare
+from fastunroll.program import Program
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class UnrolledNetwork(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._prepared: tuple[object, PreparedDictionary] | None = None
+        self._prepared: dict[object, PreparedDictionary] = {}
         self._derived: tuple[object, Any] | None = None
 
     @abstractmethod
@@ -43,6 +44,10 @@ class UnrolledNetwork(nn.Module, ABC):
     ) -> UnrolledResult:
         """Run all layers; see `fastunroll.unrolled_prox_gradient` for what can be returned."""
 
+    def program(self) -> Program[Tensor] | None:
+        """What the layers compute, for `fastunroll.runtime`; None if it depends on b."""
+        return None
+
     def forward(self, b: Tensor) -> Tensor:
         """Codes x_K (batch, n) of measurements b (batch, m); 1-D in, 1-D out."""
         return self.unroll(b).codes
@@ -55,25 +60,38 @@ class UnrolledNetwork(nn.Module, ABC):
     def _prepare(self, dictionary: Tensor) -> Tensor | PreparedDictionary:
         """Prepare a fixed dictionary, once for as long as it does not change.
 
-        Changes behind PyTorch's back, through ``dictionary.data``, are not seen. A compiled graph
-        cannot look for any, so it gets the dictionary itself.
+        A compiled graph cannot look for changes, so it gets the dictionary itself.
         """
         if torch.compiler.is_compiling():
             return dictionary
-        key = (dictionary.data_ptr(), dictionary._version, dictionary.dtype, dictionary.device)
-        if self._prepared is None or self._prepared[0] != key:
-            with torch.inference_mode(False):
-                self._prepared = (key, prepare(dictionary))
-        return self._prepared[1]
+        return self._prepare_once(lambda: prepare(dictionary), dictionary)
 
-    def _derive(self, compute: Callable[[], T], *sources: Tensor) -> T:
+    def _prepare_once(
+        self, make: Callable[[], PreparedDictionary], *sources: Tensor
+    ) -> PreparedDictionary:
+        """Make what a few matrices are prepared to, once for as long as they do not change.
+
+        The last two results are kept: layer-wise training runs two sets of layers in turn. Changes
+        behind PyTorch's back, through ``.data``, are not seen.
+        """
+        key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in sources)
+        others = dict(self._prepared)
+        found = others.pop(key, None)
+        if found is None:
+            with torch.inference_mode(False), torch.no_grad():
+                found = make()
+        self._prepared = {**dict(list(others.items())[-1:]), key: found}
+        return found
+
+    def _derive(self, compute: Callable[[], T], *sources: Tensor, case: object = None) -> T:
         """Compute what follows from a few parameters; in inference, again only if they change.
 
-        The same objects let the recursion see that a call repeats.
+        The same objects let the recursion see that a call repeats. ``case`` is what else the result
+        depends on.
         """
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
-        key = [(t.tolist(), t.dtype, t.device) for t in sources]
+        key = (case, [(t.tolist(), t.dtype, t.device) for t in sources])
         if self._derived is None or self._derived[0] != key:
             self._derived = (key, compute())
         result: T = self._derived[1]
@@ -81,4 +99,4 @@ class UnrolledNetwork(nn.Module, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what can be computed again out of copies and pickles."""
-        return {**self.__dict__, "_prepared": None, "_derived": None}
+        return {**self.__dict__, "_prepared": {}, "_derived": None}

@@ -1,0 +1,134 @@
+r"""LISTA and LISTA-SS: both matrices of the layer are learned.
+
+One layer computes
+
+    x_{k+1} = S_{th_k}(W1_k b + W2_k x_k)
+
+and learns W1_k (n, m), W2_k (n, n) and th_k: K (n^2 + m n + 1) numbers, fewer if layers share W1 or
+W2. With support selection, the largest entries skip the shrinkage. Source: Gregor, LeCun, "Learning
+fast approximations of sparse coding", 2010.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastunroll.nn.prox_gradient import (
+    ProxGradientNetwork,
+    first_step,
+    needs_grad,
+    of_layers,
+    one_or_all,
+    repeated,
+    stack,
+)
+from fastunroll.nn.support_selection import SupportSelection
+from fastunroll.ops.pack import pack_operands
+from fastunroll.ops.repeat import RepeatedCall
+from fastunroll.prepared import PreparedDictionary
+from fastunroll.program import Program
+
+
+class LISTA(ProxGradientNetwork):
+    """LISTA; it starts as ISTA.
+
+    It is stored as a gradient step with a learned Gram matrix, which is what the fused recursion
+    computes: x W2^T + b W1^T = x - (x G - b W) with ``gram`` G = I - W2^T and ``weight`` W = W1^T.
+    These are the same networks, with the same gradients up to the sign.
+
+    Parameters
+    ----------
+    dictionary : (n_measurements, n_atoms)
+        A, float32 or float64; copied, not learned.
+    n_layers : int
+        K.
+    tied : bool
+        One W2 for all layers, as in the original.
+    shared_input : bool
+        One W1 for all layers, as in the original.
+    lam : float
+        lambda of the ISTA that it starts as: th = lambda / L, W1 = A^T / L and W2 = I - A^T A / L
+        with L = 1.001 ||A||_2^2.
+    prox : str
+        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
+    support_selection : SupportSelection, optional
+        The largest entries of a layer skip the shrinkage; by default none do.
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the name of the argument that does not fit.
+    """
+
+    def __init__(
+        self,
+        dictionary: Tensor,
+        n_layers: int = 16,
+        *,
+        tied: bool = False,
+        shared_input: bool = False,
+        lam: float = 0.4,
+        prox: str = "soft",
+        support_selection: SupportSelection | None = None,
+    ) -> None:
+        super().__init__(
+            dictionary, n_layers, lam=lam, prox=prox, support_selection=support_selection
+        )
+        self.tied, self.shared_input = tied, shared_input
+        a, step = self.dictionary, first_step(self.dictionary)
+        weight, gram = step * a, step * (a.mT @ a)
+        if shared_input:
+            self.weight = nn.Parameter(weight)
+        else:
+            self.weights = repeated(weight, n_layers, a)
+        if tied:
+            self.gram = nn.Parameter(gram)
+        else:
+            self.grams = repeated(gram, n_layers, a)
+        self.thresholds = repeated(lam * step, n_layers, a)
+
+    def matrices(self, layer: int) -> tuple[Tensor, Tensor]:
+        """W1 (n_atoms, n_measurements) and W2 (n_atoms, n_atoms) of one layer."""
+        one = range(layer, layer + 1)
+        (weight,), (gram,) = self._weights(one), self._grams(one)
+        return weight.mT, torch.eye(*gram.shape, dtype=gram.dtype, device=gram.device) - gram.mT
+
+    def _weights(self, layers: range) -> Sequence[Tensor]:
+        return (self.weight,) if self.shared_input else of_layers(self.weights, layers)
+
+    def _grams(self, layers: range) -> Sequence[Tensor]:
+        return (self.gram,) if self.tied else of_layers(self.grams, layers)
+
+    def _matrices(self, layers: range) -> tuple[PreparedDictionary, None]:
+        """A, W and G; packed where no gradient is needed."""
+        weights, grams = self._weights(layers), self._grams(layers)
+        learned = (*weights, *grams)
+        if needs_grad(learned) or torch.compiler.is_compiling():
+            # torch.compile cannot follow the default of last_call.
+            call = RepeatedCall()
+            return PreparedDictionary(self.dictionary, stack(weights), stack(grams), (), call), None
+
+        def make() -> PreparedDictionary:
+            weight, gram = stack(weights).detach(), stack(grams).detach()
+            packed: tuple[Tensor, ...] = ()
+            if gram.device.type == "cpu":
+                packed = pack_operands(gram, self.dictionary, weight, analysis=True)
+            return PreparedDictionary(self.dictionary, weight, gram, packed)
+
+        return self._prepare_once(make, self.dictionary, *learned), None
+
+    @torch.no_grad()
+    def program(self) -> Program[Tensor] | None:
+        """All layers, with their own Gram matrices."""
+        program = super().program()
+        assert program is not None
+        return replace(program, gram=one_or_all(self._grams(range(self.n_layers))))
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments that JSON can hold."""
+        return {**super().config(), "tied": self.tied, "shared_input": self.shared_input}

@@ -1,0 +1,211 @@
+"""What the networks that run on the fused recursion share: matrices, numbers, support selection."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fastunroll._checks import (
+    check_choice,
+    check_dictionary,
+    check_number,
+    check_positive_int,
+    check_tensor,
+)
+from fastunroll.analysis.spectral import lipschitz_constant
+from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
+from fastunroll.nn.layered import LayeredNetwork
+from fastunroll.nn.support_selection import SupportSelection
+from fastunroll.nn.thresholds import at_least_zero
+from fastunroll.ops.arguments import PROX_KINDS
+from fastunroll.prepared import PreparedDictionary, check_weight, prepare
+from fastunroll.program import Program
+
+Network = TypeVar("Network", bound="ProxGradientNetwork")
+
+
+class ProxGradientNetwork(LayeredNetwork):
+    """A layered network with x_{k+1} = prox(x_k - step_k W_k^T (A x_k - b); threshold_k).
+
+    A subclass keeps th_k in ``thresholds`` and learned steps in ``steps``, and says what W_k is.
+
+    Parameters
+    ----------
+    dictionary : (n_measurements, n_atoms)
+        A, float32 or float64; copied, not learned.
+    n_layers : int
+        K.
+    lam : float
+        lambda of the LASSO problem whose ISTA gives the first thresholds, lambda / L.
+    prox : str
+        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
+    support_selection : SupportSelection, optional
+        The largest entries of a layer skip the shrinkage; by default none do.
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the name of the argument that does not fit.
+    """
+
+    dictionary: Tensor
+    thresholds: nn.ParameterList
+
+    def __init__(
+        self,
+        dictionary: Tensor,
+        n_layers: int,
+        *,
+        lam: float,
+        prox: str = "soft",
+        support_selection: SupportSelection | None = None,
+    ) -> None:
+        super().__init__()
+        dictionary = check_dictionary("dictionary", dictionary).detach().clone()
+        check_positive_int("n_layers", n_layers)
+        self.lam = check_number("lam", lam, minimum=0.0, exclusive=True)
+        self.prox = check_choice("prox", prox, PROX_KINDS)
+        if not isinstance(support_selection, SupportSelection | None):
+            raise TypeError(
+                "support_selection must be a SupportSelection or None, "
+                f"got {type(support_selection).__name__}"
+            )
+        self.support_selection = support_selection
+        self.register_buffer("dictionary", dictionary)
+
+    @abstractmethod
+    def _weights(self, layers: range) -> Sequence[Tensor]:
+        """W_k (n_measurements, n_atoms): one per layer, one for all, or none where W = A."""
+
+    def _numbers(self, layers: range) -> tuple[Tensor | float, Tensor]:
+        """Steps (len(layers),), or 1.0 without learned ones, and raw thresholds (len(layers),)."""
+        steps: nn.ParameterList | None = getattr(self, "steps", None)
+        thresholds = torch.stack(of_layers(self.thresholds, layers))
+        return 1.0 if steps is None else torch.stack(of_layers(steps, layers)), thresholds
+
+    def _run(
+        self,
+        b: Tensor,
+        layers: range,
+        initial: Tensor | None,
+        objective_weight: float | None,
+        iterates: bool,
+    ) -> UnrolledResult:
+        """Run consecutive layers from the codes ``initial``."""
+        dictionary, weight = self._matrices(layers)
+        step, threshold = self._numbers(layers)
+        sources = (threshold,) if isinstance(step, float) else (step, threshold)
+        step, threshold, bypass = self._derive(
+            lambda: (step, at_least_zero(threshold), self._bypass(layers)),
+            *sources,
+            case=(layers, self.support_selection),
+        )
+        return unrolled_prox_gradient(
+            b,
+            dictionary,
+            weight,
+            step=step,
+            threshold=threshold,
+            n_layers=len(layers),
+            prox=self.prox,
+            bypass=bypass,
+            initial=initial,
+            objective_weight=objective_weight,
+            iterates=iterates,
+        )
+
+    def _matrices(self, layers: range) -> tuple[Tensor | PreparedDictionary, Tensor | None]:
+        """A and W, prepared where no gradient is needed."""
+        weights = self._weights(layers)
+
+        def stacked() -> Tensor | None:
+            return stack(weights) if weights else None
+
+        if needs_grad(weights) or torch.compiler.is_compiling():
+            return self.dictionary, stacked()
+        sources = (self.dictionary, *weights)
+        return self._prepare_once(lambda: prepare(self.dictionary, stacked()), *sources), None
+
+    def _bypass(self, layers: range) -> tuple[int, ...]:
+        """Counts of support selection of some layers."""
+        if self.support_selection is None:
+            return ()
+        n_atoms = self.dictionary.shape[-1]
+        return self.support_selection.counts(n_atoms, layers.stop)[layers.start :]
+
+    @torch.no_grad()
+    def program(self) -> Program[Tensor] | None:
+        """All layers; see `fastunroll.program.Program`."""
+        layers = range(self.n_layers)
+        weights = self._weights(layers)
+        step, threshold = self._numbers(layers)
+        return Program(
+            dictionary=self.dictionary,
+            weight=one_or_all(weights) if weights else None,
+            step=step if isinstance(step, Tensor) else torch.full_like(threshold, step),
+            threshold=at_least_zero(threshold),
+            prox=self.prox,
+            bypass=self._bypass(layers),
+        )
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments that JSON can hold."""
+        selection = self.support_selection
+        return {
+            "n_layers": self.n_layers,
+            "lam": self.lam,
+            "prox": self.prox,
+            "support_selection": None if selection is None else asdict(selection),
+        }
+
+    @classmethod
+    def from_config(
+        cls: type[Network], config: dict[str, Any], state: dict[str, Tensor]
+    ) -> Network:
+        """Build the network that `config` and a ``state_dict`` describe."""
+        selection = config.get("support_selection")
+        if selection is not None:
+            config = {**config, "support_selection": SupportSelection(**selection)}
+        return cls(state["dictionary"], **config)
+
+
+def first_step(dictionary: Tensor) -> float:
+    """Step 1 / L of ISTA with L = 1.001 ||A||_2^2."""
+    return 1.0 / (1.001 * lipschitz_constant(dictionary))
+
+
+def checked_weight(weight: object, dictionary: Tensor) -> Tensor:
+    """Return analysis weights W if they are a matrix of the dictionary's shape."""
+    return check_weight(check_tensor("weight", weight, (2,)), dictionary)[0]
+
+
+def repeated(value: Tensor | float, n_layers: int, like: Tensor) -> nn.ParameterList:
+    """Make one parameter per layer, all with the same start; dtype and device of ``like``."""
+    start = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    return nn.ParameterList(nn.Parameter(start.clone()) for _ in range(n_layers))
+
+
+def of_layers(parameters: nn.ParameterList, layers: range) -> list[Tensor]:
+    """The parameters of some layers; to index the list itself takes twenty times as long."""
+    found: list[Tensor | None] = list(parameters._parameters.values())
+    return [p for p in found[layers.start : layers.stop] if p is not None]
+
+
+def stack(matrices: Sequence[Tensor]) -> Tensor:
+    """Matrices (m, n), one or more, as one tensor (len(matrices), m, n)."""
+    return matrices[0][None] if len(matrices) == 1 else torch.stack(list(matrices))
+
+
+def one_or_all(matrices: Sequence[Tensor]) -> Tensor:
+    """The matrix (m, n) that all layers share, or those of the layers (K, m, n)."""
+    return matrices[0] if len(matrices) == 1 else stack(matrices)
+
+
+def needs_grad(tensors: Sequence[Tensor]) -> bool:
+    """Whether a gradient with respect to one of the tensors is to be computed."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
