@@ -1,0 +1,113 @@
+"""Global search for a few numbers of a model, where gradients are of no use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fastunroll._checks import check_number, check_positive_int
+from fastunroll._optional import import_optional
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_WORST = 1e9
+"""Stands for NaN and infinity, which the search could not compare."""
+
+
+@torch.no_grad()
+def search(
+    model: Model,
+    ranges: Mapping[str, tuple[float, float]],
+    evaluate: Callable[[Model], float],
+    *,
+    n_evaluations: int = 500,
+) -> float:
+    """Set scalar parameters of a model to the values that ``evaluate`` likes best.
+
+    DIRECT (Jones, Perttunen, Stuckman 1993), which divides the box of the parameters' logarithms,
+    takes four fifths of the evaluations; the Nelder-Mead method refines its result with the rest.
+    Nothing is random.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Changed in place.
+    ranges : mapping of str to (float, float)
+        Names of scalar parameters, as in ``model.named_parameters()``, and the positive range of
+        each.
+    evaluate : callable
+        Returns what is to be small, such as an NMSE in dB on validation data. NaN counts as worst.
+    n_evaluations : int
+        About how often ``evaluate`` is called.
+
+    Returns
+    -------
+    float
+        The best value of ``evaluate``; the parameters are set to those it belongs to.
+
+    Raises
+    ------
+    ImportError
+        If SciPy is not installed.
+    TypeError, ValueError
+        If an argument is not as above, or ``evaluate`` is NaN or infinite throughout.
+
+    Examples
+    --------
+    Three numbers for `fastunroll.nn.HyperLISTA`::
+
+        network = HyperLISTA(problem.dictionary)
+        b, codes = problem.sample(1000, torch.Generator().manual_seed(0))
+        search(network, network.ranges, lambda net: nmse_db(net(b), codes))
+    """
+    optimize = import_optional("scipy.optimize")
+    check_positive_int("n_evaluations", n_evaluations)
+    parameters = _checked_parameters(model, ranges)
+    bounds = [(math.log(low), math.log(high)) for low, high in ranges.values()]
+    best: tuple[float, list[float]] = (math.inf, [])
+
+    def value(logarithms: NDArray[Any]) -> float:
+        nonlocal best
+        for parameter, logarithm in zip(parameters, logarithms, strict=True):
+            parameter.fill_(math.exp(logarithm))
+        found = float(evaluate(model))
+        if found < best[0]:
+            best = (found, list(logarithms))
+        return found if found < _WORST else _WORST  # NaN is not less than anything
+
+    optimize.direct(value, bounds, maxfun=math.ceil(0.8 * n_evaluations))
+    if not best[1]:
+        raise ValueError("evaluate must be finite somewhere in the ranges, but was so nowhere")
+    optimize.minimize(
+        value,
+        best[1],
+        method="Nelder-Mead",
+        bounds=bounds,
+        options={"maxfev": math.ceil(0.2 * n_evaluations)},
+    )
+    for parameter, logarithm in zip(parameters, best[1], strict=True):
+        parameter.fill_(math.exp(logarithm))
+    return best[0]
+
+
+def _checked_parameters(
+    model: nn.Module, ranges: Mapping[str, tuple[float, float]]
+) -> list[nn.Parameter]:
+    """The parameters that ``ranges`` names, if it fits."""
+    if not ranges:
+        raise ValueError("ranges must name at least one parameter")
+    known = {name: p for name, p in model.named_parameters() if p.dim() == 0}
+    for name, (low, high) in ranges.items():
+        if name not in known:
+            raise ValueError(
+                f"ranges names {name!r}, but the scalar parameters of the model are "
+                f"{', '.join(known) or 'none'}"
+            )
+        low = check_number(f"ranges[{name!r}][0]", low, minimum=0.0, exclusive=True)
+        check_number(f"ranges[{name!r}][1]", high, minimum=low, exclusive=True)
+    return [known[name] for name in ranges]
