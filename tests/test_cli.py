@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 import fastunroll
 from fastunroll.cli.app import app
-from fastunroll.cli.networks import TEST_STREAM
 from fastunroll.cli.reproduction import Budget
 from fastunroll.cli.tasks import SparseCodes
 from fastunroll.data import SparseProblem
+from fastunroll.data.seeds import stream_seed
 from fastunroll.experiments import lpg_net
 from fastunroll.experiments.claims import Claim
 from fastunroll.experiments.settings import BUDGETS
@@ -323,7 +323,7 @@ class TestEvaluate:
     def test_agrees_with_the_metrics(self, model_file):
         text = succeeds("evaluate", model_file, "--n-samples", 50, "--density", 0.3)
         network = load_model(model_file)
-        generator = torch.Generator().manual_seed(TEST_STREAM)
+        generator = torch.Generator().manual_seed(stream_seed(0, "test"))
         batch = SparseProblem(network.dictionary, density=0.3).sample(50, generator)
         expected = nmse_db(network(batch.measurements), batch.codes)
         nmse = next(line for line in text.splitlines() if "NMSE (dB)" in line)

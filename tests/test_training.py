@@ -107,7 +107,7 @@ def test_the_shortest_call_trains() -> None:
 @pytest.mark.parametrize("clip", [None, 0.05])
 def test_weights_are_those_of_a_plain_loop_of_adam(clip: float | None) -> None:
     model = make_model()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
     generator = torch.Generator().manual_seed(5)
     for _ in range(7):
         optimizer.zero_grad()

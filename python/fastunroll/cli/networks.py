@@ -12,8 +12,18 @@ import typer
 from torch import Tensor
 
 from fastunroll.cli.common import Images, ModelFile, Seed, on_interrupt, print_table
+from fastunroll.cli.recovery import (
+    LPG_NET,
+    Budget,
+    LossName,
+    ModelName,
+    Schedule,
+    Variant,
+    train_family,
+)
 from fastunroll.cli.tasks import NoisyPatches, SparseCodes, Task
 from fastunroll.data import SparseProblem, load_images, make_sparse_problem, overcomplete_dct
+from fastunroll.data.seeds import stream_seed
 from fastunroll.experiments.methods import tune
 from fastunroll.experiments.recipe import Examples, Recipe, train_lpg_net
 from fastunroll.io import atomic_write, load_model, save_model
@@ -22,10 +32,9 @@ from fastunroll.nn import LPGNet
 PATCH_SIZE = 8
 N_PATCH_ATOMS = 256
 N_VALIDATION = 1000
-
-# Streams of random numbers apart from that of the training, which starts at the seed itself.
-VALIDATION_STREAM = 1 << 32
-TEST_STREAM = 1 << 33
+N_LAYERS = 20
+LPG_NET_ONLY = ("kind", "steps", "learning_rate", "density", "snr_db", "data", "sigma")
+FAMILY_ONLY = ("variant", "schedule", "loss", "budget")
 
 
 class TaskName(str, Enum):
@@ -68,8 +77,11 @@ def train(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run.", file_okay=False)
     ],
+    model: ModelName = LPG_NET,
     kind: Kind = TaskName.synthetic,
-    n_layers: Annotated[int, typer.Option(help="Layers of the network.", min=1)] = 20,
+    n_layers: Annotated[
+        int | None, typer.Option(help="Layers; by default 20 for LPG-Net, else 16.", min=1)
+    ] = None,
     steps: Annotated[int, typer.Option(help="Steps with all layers.", min=1)] = 1800,
     batch_size: Annotated[int, typer.Option(help="Samples in a step.", min=1)] = 64,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of Adam.", min=1e-9)] = 2e-2,
@@ -89,8 +101,15 @@ def train(
     snr_db: Snr = None,
     data: Images = None,
     sigma: Sigma = 25.0,
+    variant: Variant = "noiseless",
+    schedule: Schedule = "layerwise",
+    loss: LossName = "supervised",
+    budget: Budget = "quick",
 ) -> None:
-    """Train LPG-Net on a random dictionary, or on image patches over a DCT dictionary.
+    """Train LPG-Net or a network of the LISTA family.
+
+    LPG-Net learns a random dictionary, or image patches over a DCT dictionary; the others learn the
+    benchmark problem of sparse recovery, layer by layer.
 
     The network goes to `model.safetensors` in the folder of the run, its history to `log.csv`. An
     interrupted training goes on where it stopped when the same command is given again.
@@ -98,20 +117,40 @@ def train(
     ```
     fastunroll train --output run --snr-db 40
     fastunroll train --output patches --task patches --sigma 25
+    fastunroll train --output alista --model alista-ss --variant snr40
     ```
     """
+    _check_options(context, FAMILY_ONLY if model == LPG_NET else LPG_NET_ONLY)
+    settings = {k: v for k, v in context.params.items() if k not in ("output", "tensorboard")}
+    if model != LPG_NET:
+        _keep_settings(output / "settings.json", settings)
+        train_family(
+            output,
+            model,
+            n_layers,
+            variant=variant,
+            schedule=schedule,
+            loss=loss,
+            budget=budget,
+            batch_size=batch_size,
+            n_measurements=n_measurements,
+            n_atoms=n_atoms,
+            seed=seed,
+            tensorboard=tensorboard,
+        )
+        return
+    n_layers = n_layers or N_LAYERS
     if kind is TaskName.synthetic:
         dictionary = make_sparse_problem(n_measurements, n_atoms, seed=seed).dictionary
     else:
         dictionary = overcomplete_dct(PATCH_SIZE, N_PATCH_ATOMS)
     task = _make_task(kind, dictionary, density, snr_db, data, sigma, split="train")
-    held_out = task.sample(N_VALIDATION, _generator(VALIDATION_STREAM + seed))
-    model = LPGNet.from_dictionary(dictionary, held_out.measurements, n_layers=n_layers)
-    settings = {k: v for k, v in context.params.items() if k not in ("output", "tensorboard")}
+    held_out = task.sample(N_VALIDATION, _generator(stream_seed(seed, "validation")))
+    network = LPGNet.from_dictionary(dictionary, held_out.measurements, n_layers=n_layers)
     _keep_settings(output / "settings.json", settings)
     with on_interrupt(f"{output} keeps all so far; the same command goes on from there"):
         result = train_lpg_net(
-            model,
+            network,
             lambda generator: task.sample(batch_size, generator),
             task.error,
             held_out,
@@ -123,9 +162,9 @@ def train(
             tensorboard=tensorboard,
         )
     path = output / "model.safetensors"
-    save_model(model, path)
+    save_model(network, path)
     with torch.inference_mode():
-        metrics = task.metrics(model(held_out.measurements), held_out)
+        metrics = task.metrics(network(held_out.measurements), held_out)
     print_table(f"{path}: {result.n_steps} steps, {N_VALIDATION} samples held out", metrics)
 
 
@@ -150,9 +189,19 @@ def evaluate(
     dictionary = network.get_buffer("dictionary")
     task = _make_task(kind, dictionary, density, snr_db, data, sigma, split="test")
     with torch.inference_mode():
-        examples = task.sample(n_samples, _generator(TEST_STREAM + seed))
+        examples = task.sample(n_samples, _generator(stream_seed(seed, "test")))
         metrics = task.metrics(network(examples.measurements), examples)
     print_table(f"{model}: {n_samples} test samples", metrics)
+
+
+def _check_options(context: typer.Context, unused: tuple[str, ...]) -> None:
+    """Refuse options that the network does not look at."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in unused and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                f"{option.opts[0]} has no meaning for {context.params['model']}."
+            )
 
 
 def _make_task(

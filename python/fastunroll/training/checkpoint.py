@@ -27,6 +27,7 @@ class Position:
     best_step: int = 0
     n_records: int = 0
     seconds: float = 0.0
+    rates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from fastunroll.io import check_state
 from fastunroll.training.checkpoint import Checkpoint, Position
 from fastunroll.training.interruption import Interruption
 from fastunroll.training.logs import Log, ProgressBar, Record
-from fastunroll.training.stage import Stage, only_trainable
+from fastunroll.training.stage import Stage, only_trainable, parameter_groups
 
 if TYPE_CHECKING:
     from fastunroll.training.trainer import Trainer
@@ -85,12 +85,18 @@ class Run:
 
     def _run_stage(self, stage: Stage) -> None:
         position = self.position
-        groups = stage.parameter_groups(self.model)
+        starts = position.stage_step == 0
+        if starts:
+            if stage.begin:
+                with torch.no_grad():
+                    stage.begin(self.model)
+            position.rates = stage.first_rates(self.model)
+        groups = parameter_groups(self.model, position.rates)
         parameters = [parameter for group in groups for parameter in group["params"]]
-        self._optimizer = optimizer = torch.optim.Adam(groups, lr=stage.learning_rate)
+        self._optimizer = optimizer = torch.optim.Adam(groups, eps=stage.epsilon, fused=True)
         self._bar.begin(stage.name, position.stage_step, stage.max_steps)
         with only_trainable(self.model, parameters):
-            if position.stage_step == 0:
+            if starts:
                 self._record(stage, None)
             else:
                 described = optimizer.state_dict()
@@ -130,7 +136,13 @@ class Run:
         self._check_finite("gradient norm", norm.item(), step)
         if self.trainer.gradient_clip is not None:
             clip_grads_with_norm_(parameters, self.trainer.gradient_clip, norm)
+        decay = stage.decay ** (self.position.stage_step / stage.max_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * decay
         optimizer.step()
+        if self.trainer.after_step:
+            with torch.no_grad():
+                self.trainer.after_step(self.model, self.position.step + 1)
         return value
 
     def _record(self, stage: Stage, loss: float | None) -> None:

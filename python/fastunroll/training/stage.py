@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,12 +29,21 @@ class Stage:
         Most steps.
     learning_rate : float
         Learning rate of Adam.
+    decay : float
+        Ratio of the learning rate after ``max_steps`` to the first one; it falls geometrically.
+    epsilon : float
+        Adam's epsilon.
+    relative : bool
+        Learning rates count in units of the root mean square of each parameter at the start of the
+        stage, rounded to a power of two. A parameter of zeros has the unit 1.
     parameters : sequence of str or mapping of str to float, optional
         Names of the parameters to train, as in ``model.named_parameters()``; ``*`` and ``?`` match
         as in a shell. A mapping gives each its own learning rate. All by default. Parameters that
         require no gradient are never trained.
     patience : int, optional
         Stop after so many steps without a better validation.
+    begin : callable, optional
+        ``begin(model)`` is called before the first step, for instance to set initial values.
     loss, validate : callable, optional
         Used in this stage in place of the trainer's, for instance to look at the first layers only.
 
@@ -46,8 +56,12 @@ class Stage:
     name: str
     max_steps: int
     learning_rate: float = 1e-3
+    decay: float = 1.0
+    epsilon: float = 1e-8
+    relative: bool = False
     parameters: Sequence[str] | Mapping[str, float] | None = None
     patience: int | None = None
+    begin: Callable[[Any], None] | None = None
     loss: Callable[[Any, Any], Tensor] | None = None
     validate: Callable[[Any], float] | None = None
 
@@ -55,6 +69,8 @@ class Stage:
         check_positive_int("max_steps", self.max_steps)
         for rate in self.learning_rates().values():
             check_number("learning_rate", rate, minimum=0.0, exclusive=True)
+        check_number("decay", self.decay, minimum=0.0, exclusive=True)
+        check_number("epsilon", self.epsilon, minimum=0.0, exclusive=True)
         if self.patience is not None:
             check_positive_int("patience", self.patience)
 
@@ -67,8 +83,8 @@ class Stage:
         names = ("*",) if self.parameters is None else self.parameters
         return dict.fromkeys(names, self.learning_rate)
 
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Groups for the optimizer: ``params`` and ``lr`` of each pattern, in a fixed order.
+    def first_rates(self, model: nn.Module) -> dict[str, float]:
+        """First learning rate of each parameter to train, by name, in a fixed order.
 
         Raises
         ------
@@ -76,8 +92,7 @@ class Stage:
             If a pattern matches no trainable parameter, or two match the same.
         """
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        groups: list[dict[str, Any]] = []
-        taken: set[str] = set()
+        rates: dict[str, float] = {}
         for pattern, rate in self.learning_rates().items():
             names = [name for name in trainable if fnmatchcase(name, pattern)]
             if not names:
@@ -85,14 +100,31 @@ class Stage:
                     f"stage {self.name!r}: parameters {pattern!r} matches no trainable parameter; "
                     f"there are {', '.join(trainable) or 'none'}"
                 )
-            if twice := taken.intersection(names):
+            if twice := rates.keys() & set(names):
                 raise ValueError(
                     f"stage {self.name!r}: parameters {pattern!r} matches what an earlier pattern "
                     f"matches: {', '.join(sorted(twice))}"
                 )
-            taken.update(names)
-            groups.append({"params": [trainable[name] for name in names], "lr": rate})
-        return groups
+            for name in names:
+                rates[name] = rate * (_magnitude(trainable[name]) if self.relative else 1.0)
+        return rates
+
+
+def _magnitude(parameter: Tensor) -> float:
+    """Root mean square, rounded to a power of two: so a few groups serve many parameters."""
+    size = float(parameter.detach().double().square().mean().sqrt())
+    return 2.0 ** round(math.log2(size)) if size else 1.0
+
+
+def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Groups for the optimizer: ``params`` that share an ``lr``."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, rate in rates.items():
+        groups.setdefault(rate, []).append(model.get_parameter(name))
+    return [
+        {"params": parameters, "lr": rate, "initial_lr": rate}
+        for rate, parameters in groups.items()
+    ]
 
 
 @contextmanager

@@ -65,10 +65,15 @@ class Trainer(Generic[Model, Batch]):
         How to show that number, for instance ``"NMSE (dB)"``.
     validate_every : int
         Steps between two validations; each is one record of the log.
+    after_step : callable, optional
+        ``after_step(model, step)`` is called after every step of the optimizer, for instance to
+        project the parameters or to move a schedule; ``step`` counts over all stages, from 1.
     gradient_clip : float, optional
         Largest l2 norm of the gradient.
     seed : int
         Seed of the generator.
+    data : str
+        Says which data and which loss these are; a checkpoint with another text is refused.
     directory : path, optional
         Where to keep ``checkpoint.safetensors`` and ``log.csv``; nothing is written without it.
     checkpoint_seconds : float
@@ -100,8 +105,10 @@ class Trainer(Generic[Model, Batch]):
     validate: Callable[[Model], float] | None = field(default=None, kw_only=True)
     validation_name: str = field(default="validation", kw_only=True)
     validate_every: int = field(default=10, kw_only=True)
+    after_step: Callable[[Model, int], None] | None = field(default=None, kw_only=True)
     gradient_clip: float | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
+    data: str = field(default="", kw_only=True)
     directory: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     checkpoint_seconds: float = field(default=30.0, kw_only=True)
     tensorboard: bool = field(default=False, kw_only=True)
@@ -116,7 +123,7 @@ class Trainer(Generic[Model, Batch]):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"stages must hold stages with different names, got {names}")
         for stage in self.stages:
-            stage.parameter_groups(self.model)
+            stage.first_rates(self.model)
             if stage.patience is not None and not (stage.validate or self.validate):
                 raise ValueError(f"validate must be given: stage {stage.name!r} has a patience")
         if self.tensorboard and self.directory is None:
@@ -162,6 +169,7 @@ class Trainer(Generic[Model, Batch]):
         """All that decides the course of the training and that JSON can hold."""
         return {
             **self._described_model,
+            "data": self.data,
             "seed": self.seed,
             "validate_every": self.validate_every,
             "gradient_clip": self.gradient_clip,
@@ -171,6 +179,9 @@ class Trainer(Generic[Model, Batch]):
                     "max_steps": stage.max_steps,
                     "patience": stage.patience,
                     "learning rates": list(stage.learning_rates().items()),
+                    "decay": stage.decay,
+                    "epsilon": stage.epsilon,
+                    "relative": stage.relative,
                 }
                 for number, stage in enumerate(self.stages, start=1)
             },

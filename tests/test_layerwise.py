@@ -1,0 +1,356 @@
+"""Schedules and the training in one call: what they train, that it pays, and exact resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastunroll.data import SparseProblem
+from fastunroll.data.benchmark import BenchmarkProblem, make_benchmark
+from fastunroll.losses import lasso_loss
+from fastunroll.metrics import nmse_db
+from fastunroll.nn import ALISTA, LISTACP, LPGNet, StepLISTA, SupportSelection, TiLISTA
+from fastunroll.nn.catalogue import catalogue, create
+from fastunroll.training import Stage, Trainer, TrainingResult, recovery
+from fastunroll.training.layerwise import (
+    PUBLISHED,
+    Phase,
+    end_to_end_stage,
+    fast_phases,
+    layerwise_stages,
+)
+from fastunroll.training.recovery import log_error, train_recovery
+
+N_LAYERS = 3
+STEPS = 12
+N_STEPS = N_LAYERS * STEPS
+
+
+def make_problem(**changes: Any) -> BenchmarkProblem:
+    sizes = {"n_measurements": 20, "n_atoms": 40, "n_test": 300, "n_validation": 200}
+    return make_benchmark(**{**sizes, "dtype": torch.float64, **changes})
+
+
+PROBLEM = make_problem()
+
+
+def make_model(n_layers: int = N_LAYERS) -> ALISTA:
+    return ALISTA(PROBLEM.dictionary, n_layers, support_selection=SupportSelection())
+
+
+def train(model: Any, directory: Path | None = None, **changes: Any) -> TrainingResult:
+    defaults = {"problem": PROBLEM, "budget": STEPS, "batch_size": 16, "directory": directory}
+    return train_recovery(model, **{**defaults, **changes})
+
+
+def make_stages(model: Any, *phases: Phase) -> list[Stage]:
+    return layerwise_stages(
+        model, log_error, lambda x, batch: nmse_db(x, batch.codes), PROBLEM.validation, phases
+    )
+
+
+def state(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same(model: torch.nn.Module, expected: dict[str, Tensor]) -> None:
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+# ---- stages
+
+
+def test_each_layer_passes_through_all_phases() -> None:
+    model = TiLISTA(PROBLEM.dictionary, 2)
+    stages = make_stages(model, *PUBLISHED)
+    assert [stage.name for stage in stages] == [
+        f"layer {layer}, {phase}"
+        for layer in (1, 2)
+        for phase in ("new layer", "layers so far", "fine tuning")
+    ]
+    new = {"steps.1": 5e-4, "thresholds.1": 5e-4}
+    so_far = ("steps.0", "thresholds.0", "steps.1", "thresholds.1", "weight")
+    assert stages[3].parameters == new
+    assert stages[4].parameters == dict.fromkeys(so_far, 1e-4)
+    assert stages[5].parameters == dict.fromkeys(so_far, 1e-5)
+    assert {(stage.max_steps, stage.patience) for stage in stages} == {(200_000, 4000)}
+
+
+def test_a_budget_is_the_number_of_steps_per_layer() -> None:
+    for steps in (3, 4, 5, 100):
+        assert sum(phase.steps for phase in fast_phases(steps)) == steps
+
+
+def test_stages_look_at_the_first_layers() -> None:
+    model = make_model()
+    batch = PROBLEM.validation
+    for layer, stage in enumerate(make_stages(model, *fast_phases(3)[:1]), start=1):
+        expected = ALISTA(PROBLEM.dictionary, layer, support_selection=SupportSelection())
+        codes = expected(batch.measurements)
+        torch.testing.assert_close(stage.loss(model, batch), log_error(codes, batch))
+        assert stage.validate(model) == pytest.approx(nmse_db(codes, batch.codes))
+
+
+def test_deep_supervision_is_the_mean_over_the_layers() -> None:
+    model, batch = make_model(), PROBLEM.validation
+    stage = end_to_end_stage(
+        model,
+        log_error,
+        lambda x, _: float(x.sum()),
+        batch,
+        fast_phases(3)[0],
+        deep_supervision=True,
+    )
+    iterates = model.unroll(batch.measurements, iterates=True).iterates
+    expected = sum(nmse_db(codes, batch.codes) for codes in iterates[1:]) / N_LAYERS
+    assert stage.loss(model, batch).item() == pytest.approx(expected)
+    assert set(stage.parameters) == {
+        f"{kind}.{k}" for kind in ("steps", "thresholds") for k in range(3)
+    }
+
+
+def test_a_new_layer_starts_where_the_one_before_ended() -> None:
+    model = make_model()
+    train(model, None)
+    before = model.get_parameter("thresholds.0").clone()
+    begin = [stage.begin for stage in make_stages(model, *fast_phases(3))]
+    assert [b is not None for b in begin] == [False, False, False, *[True, False, False] * 2]
+    with torch.no_grad():
+        begin[3](model)
+    assert torch.equal(model.get_parameter("thresholds.1"), before)
+
+
+def test_only_the_new_layer_moves_in_its_phase() -> None:
+    model = make_model()
+    before = state(model)
+    stages = make_stages(model, fast_phases(3)[0])[:2]
+    source = PROBLEM.training.sample
+    Trainer(model, lambda g: source(16, g), stages[0].loss, stages, progress=False).fit()
+    assert not torch.equal(model.get_parameter("steps.1"), before["steps.1"])
+    assert torch.equal(model.get_parameter("steps.2"), before["steps.2"])
+
+
+# ---- learning rates
+
+
+def single_step(stage: Stage, values: list[float]) -> list[float]:
+    """How far one step of a stage moves parameters with these values."""
+    model = torch.nn.ParameterDict(
+        {f"p{i}": torch.tensor(v, dtype=torch.float64) for i, v in enumerate(values)}
+    )
+    Trainer(
+        model,
+        lambda generator: None,
+        lambda model, batch: sum(p for p in model.values()),
+        [stage],
+        progress=False,
+    ).fit()
+    return [v - float(p.detach()) for v, p in zip(values, model.values(), strict=True)]
+
+
+def test_relative_rates_count_in_powers_of_two_of_the_values() -> None:
+    stage = Stage(name="one", max_steps=1, learning_rate=0.1, relative=True)
+    moved = single_step(stage, [1.0, -4.5, 0.03, 0.0])
+    assert moved == pytest.approx([0.1, 0.4, 0.1 / 32, 0.1], rel=1e-6)
+
+
+def test_decay_is_geometric() -> None:
+    one = Stage(name="one", max_steps=1, learning_rate=0.1, decay=0.01)
+    assert single_step(one, [1.0]) == pytest.approx([0.1], rel=1e-6)
+    four = Stage(name="four", max_steps=4, learning_rate=0.1, decay=0.01)
+    rates = [0.1 * 0.01 ** (k / 4) for k in range(4)]
+    assert single_step(four, [1.0]) == pytest.approx([sum(rates)], rel=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.0, -1.0, float("nan")])
+def test_a_decay_must_be_positive(decay: float) -> None:
+    with pytest.raises(ValueError, match="decay must be"):
+        Stage(name="one", max_steps=1, decay=decay)
+
+
+# ---- training in one call
+
+
+@pytest.mark.parametrize("schedule", ["layerwise", "end-to-end", "deep-supervision"])
+def test_every_schedule_beats_its_start(schedule: str) -> None:
+    model = make_model()
+    start = PROBLEM.evaluate(model).nmse_db
+    result = train(model, schedule=schedule, budget=60)
+    assert result.n_steps == 180
+    assert PROBLEM.evaluate(model).nmse_db < start - 1
+
+
+def test_layer_by_layer_beats_end_to_end() -> None:
+    problem = make_problem(n_measurements=50, n_atoms=100)
+    reached = {}
+    for schedule in ("layerwise", "end-to-end"):
+        model = ALISTA(problem.dictionary, 12, support_selection=SupportSelection())
+        train(model, schedule=schedule, budget=60, problem=problem)
+        reached[schedule] = problem.evaluate(model).median_db
+    assert reached["layerwise"] < reached["end-to-end"] - 1
+
+
+def test_the_lasso_loss_needs_no_true_codes() -> None:
+    blind = SparseProblem.sample
+
+    def sample(problem: SparseProblem, *arguments: Any) -> Any:
+        return blind(problem, *arguments)._replace(codes=None)
+
+    model = StepLISTA(PROBLEM.dictionary, N_LAYERS, lam=0.3)
+
+    def objective() -> float:
+        b = PROBLEM.test.measurements
+        with torch.no_grad():
+            return float(lasso_loss(model(b), b, PROBLEM.dictionary, 0.3))
+
+    start = objective()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SparseProblem, "sample", sample)
+        result = train(model, loss="lasso", lam=0.3, budget=60)
+    assert objective() < 0.95 * start
+    assert result.validation == pytest.approx(objective(), rel=0.1)
+
+
+def test_log_error_is_the_nmse_and_has_a_value_at_zero() -> None:
+    batch = PROBLEM.validation
+    codes = 0.9 * batch.codes
+    assert float(log_error(codes, batch)) == pytest.approx(nmse_db(codes, batch.codes))
+    exact = batch.codes.clone().requires_grad_()
+    log_error(exact, batch).backward()
+    assert bool(torch.isfinite(exact.grad).all())
+    empty = batch._replace(codes=torch.zeros_like(codes))
+    assert float(log_error(empty.codes, empty)) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"schedule": "random"}, ValueError, "schedule must be one of layerwise, end-to-end"),
+        ({"loss": "l1"}, ValueError, "loss must be one of supervised, lasso"),
+        ({"budget": "huge"}, ValueError, "budget must be one of quick, full"),
+        ({"budget": 2}, ValueError, "budget must be at least 3 steps per layer, got 2"),
+        ({"budget": 1.5}, TypeError, "budget must be an int"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"lam": -1.0}, ValueError, "lam must be at least 0"),
+        ({"seed": -1}, ValueError, "seed must be from 0"),
+        ({"problem": make_problem(seed=1)}, ValueError, "model must be made with problem"),
+        ({"model": LPGNet(PROBLEM.dictionary)}, TypeError, "must be a LayeredNetwork, got LPGNet"),
+    ],
+)
+def test_bad_arguments_are_named(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    model = arguments.pop("model", None) or make_model()
+    with pytest.raises(error, match=message):
+        train(model, **arguments)
+
+
+# ---- resume
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    model = make_model()
+    assert train(model, tmp_path_factory.mktemp("whole")).n_steps == N_STEPS
+    return state(model)
+
+
+def at_sample(patch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
+    """Act before the training batch of one step."""
+    sample, calls = SparseProblem.sample, []
+
+    def watched(problem: SparseProblem, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            action()
+        return sample(problem, *arguments)
+
+    patch.setattr(SparseProblem, "sample", watched)
+
+
+# 12 ends a layer, 13 and 25 are the first steps of new layers, 15 and 18 are within their phases.
+@pytest.mark.parametrize("step", [1, 12, 13, 15, 18, 25, 36])
+def test_resume_after_ctrl_c_is_exact(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, Tensor]
+) -> None:
+    with monkeypatch.context() as patch:
+        at_sample(patch, step, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(make_model(), tmp_path)
+    model = make_model()
+    assert train(model, tmp_path).n_steps == N_STEPS
+    assert_same(model, whole)
+
+
+def killed_training(directory: str) -> None:
+    """Body of a process that kills itself in its 23rd step, amid a phase."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recovery, "Trainer", partial(Trainer, checkpoint_seconds=0.0))
+        at_sample(patch, 23, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        train(make_model(), Path(directory))
+
+
+def test_resume_after_a_kill_is_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, Tensor]
+) -> None:
+    code = f"import test_layerwise; test_layerwise.killed_training({str(tmp_path)!r})"
+    process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=False)
+    assert process.returncode == -signal.SIGKILL
+    steps: list[int] = []
+    sample = SparseProblem.sample
+    monkeypatch.setattr(
+        SparseProblem, "sample", lambda *arguments: steps.append(1) or sample(*arguments)
+    )
+    model = make_model()
+    train(model, tmp_path)
+    assert len(steps) == N_STEPS - 22
+    assert_same(model, whole)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"problem": make_problem(variant="snr20")}, {"batch_size": 8}, {"loss": "lasso"}]
+)
+def test_a_run_on_other_data_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    train(make_model(), tmp_path)
+    with pytest.raises(ValueError, match="belongs to another training: its data is"):
+        train(make_model(), tmp_path, **changes)
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("name", catalogue)
+def test_every_network_runs_the_first_layers(name: str) -> None:
+    model = create(name, PROBLEM.training, 4)
+    assert model.n_layers == 4
+    b = PROBLEM.validation.measurements[:5]
+    codes = model.unroll(b, n_layers=2).codes
+    assert codes.shape == (5, 40)
+    iterates = model.unroll(b, iterates=True).iterates
+    torch.testing.assert_close(iterates[2], codes)
+    assert torch.equal(model.dictionary, PROBLEM.dictionary)
+
+
+def test_names_set_options() -> None:
+    assert create("alista-ss", PROBLEM.dictionary).support_selection == SupportSelection()
+    assert create("alista", PROBLEM.dictionary).support_selection is None
+    assert create("lista-tied", PROBLEM.dictionary, 2).tied
+    noisy = make_problem(variant="snr20")
+    assert create("tista", noisy.training, 2).noise_std > 0
+    assert isinstance(create("lista-cpss", PROBLEM.dictionary, 2), LISTACP)
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"must be one of lista, .*alista-ss.*; got 'alsita'"):
+        create("alsita", PROBLEM.dictionary)
