@@ -15,11 +15,12 @@ PACKAGE = Path(fastunroll.__file__).parent
 NATIVE = Path(__file__).parent.parent / "csrc"
 
 LAYERS = [
-    {"_build", "_checks", "_native", "_optional", "backend", "planner"},
+    {"_build", "_checks", "_files", "_native", "_optional", "_scalars"},
+    {"backend", "planner", "program"},
     {"ops"},
-    {"functional", "layers", "prepared"},
+    {"functional", "layers", "prepared", "runtime"},
     {"analysis", "data", "io", "losses", "metrics", "nn", "solvers", "dictionary", "training"},
-    {"cli", "experiments"},
+    {"benchmarks", "cli", "experiments", "sklearn"},
 ]
 """The parts of the package, from the lowest layer to the highest."""
 

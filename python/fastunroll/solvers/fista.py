@@ -59,11 +59,13 @@ def fista(
     problems", SIAM J. Imaging Sci. 2, 2009, eqs. (4.1)-(4.3).
     """
     stop = StopRule(max_iterations, tolerance, check_every)
-    return proximal_gradient(measurements, dictionary, lam, step, initial, stop, _momentum())
+    return proximal_gradient(
+        measurements, dictionary, lam, step, initial, stop, nesterov_momentum()
+    )
 
 
-def _momentum() -> Iterator[float]:
-    """Momentum of iteration k = 0, 1, ...; 0 for the first, which has no x_{k-1}."""
+def nesterov_momentum() -> Iterator[float]:
+    """Momentum of FISTA in iteration k = 0, 1, ...; 0 for the first, which has no x_{k-1}."""
     yield 0.0
     t = 1.0
     while True:
