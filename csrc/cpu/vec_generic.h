@@ -2,14 +2,18 @@
 // 16-byte vectors in the compiler's portable vector syntax; multiply and add round separately.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace {
 
 template <class T>
 struct Vec {
+  using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
   typedef T Native __attribute__((vector_size(16)));
+  typedef Bits NativeBits __attribute__((vector_size(16)));
   static constexpr int kLanes = 16 / sizeof(T);
   Native v;
 
@@ -37,6 +41,32 @@ struct Vec {
   friend Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
   static Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }
+  friend Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
+  // Where one is NaN, the result is b.
+  static Vec min(Vec a, Vec b) {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return r;
+  }
+  static Vec max(Vec a, Vec b) {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return r;
+  }
+  Vec sqrt() const {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = std::sqrt(v[i]);
+    return r;
+  }
+  // The last bits of each number become the exponent of another one.
+  Vec last_bits_to_exponent() const {
+    NativeBits bits;
+    std::memcpy(&bits, &v, sizeof(v));
+    bits <<= sizeof(T) == 8 ? 52 : 23;
+    Vec r;
+    std::memcpy(&r.v, &bits, sizeof(v));
+    return r;
+  }
   Vec abs() const {
     Vec r = *this;
     for (int i = 0; i < kLanes; ++i) r.v[i] = v[i] < 0 ? -v[i] : v[i];

@@ -8,6 +8,7 @@ from fastunroll.backend import use_backend
 from fastunroll.functional import (
     UnrolledResult,
     prox_gradient_step,
+    smooth_soft_threshold,
     soft_threshold,
     unrolled_gram,
     unrolled_prox_gradient,
@@ -24,6 +25,7 @@ __all__ = [
     "build_info",
     "prepare",
     "prox_gradient_step",
+    "smooth_soft_threshold",
     "soft_threshold",
     "unrolled_gram",
     "unrolled_prox_gradient",
