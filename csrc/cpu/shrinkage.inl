@@ -108,8 +108,7 @@ std::int32_t prox(const ProxRow<T>& row, std::int32_t* index, T* value) {
   }
 }
 
-// `slopes(size of x, threshold)` for all entries; `prepare` is done once where the threshold is one
-// number.
+// `at(|x|, prepare(threshold))` for all entries, prepared once where the threshold is one number.
 template <class T, class Prepare, class At>
 inline void slope_row(const SlopeRow<T>& row, Prepare prepare, At at) {
   constexpr int kLanes = Vec<T>::kLanes;

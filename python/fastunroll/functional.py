@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from fastunroll import planner
-from fastunroll._checks import check_choice, check_like, check_number, check_tensor
+from fastunroll._checks import (
+    check_choice,
+    check_like,
+    check_number,
+    check_tensor,
+    check_threshold,
+)
 from fastunroll.layers import GradientNormStep, layer_arguments
 from fastunroll.ops import autograd
 from fastunroll.ops.arguments import UnrolledArguments
@@ -51,15 +57,18 @@ def soft_threshold(u: Tensor, threshold: Tensor | float, *, nonnegative: bool = 
     ValueError
         If the threshold is negative or not finite, or its shape does not fit.
     """
-    u, threshold = _shrink_arguments(u, threshold)
-    return autograd.shrink(u, threshold, "nonnegative" if nonnegative else "soft")
+    u = check_tensor("u", u, (1, 2))
+    kind = "nonnegative" if nonnegative else "soft"
+    return autograd.shrink(u, check_threshold("threshold", threshold, u), kind)
 
 
 def smooth_soft_threshold(u: Tensor, threshold: Tensor | float) -> Tensor:
     """Smooth soft threshold s_t(u) = log(1 + e^(u - t)) - log(1 + e^(-u - t)).
 
-    Odd, strictly increasing, with u - t for u far above t; codes are dense. Value and both first
-    derivatives are right to 4 units in the last place, however large or small ``u`` is.
+    Odd, strictly increasing, and u - t for u far above t. In float64, value and first derivatives
+    are within 4 units in the last place for thresholds up to 20, however large or small ``u`` is.
+    Source: Shah et al., "Optimization Guarantees of Unfolded ISTA and ADMM Networks With Smooth
+    Soft-Thresholding" (arXiv 2309.06195).
 
     Parameters
     ----------
@@ -77,32 +86,9 @@ def smooth_soft_threshold(u: Tensor, threshold: Tensor | float) -> Tensor:
         If ``u`` or ``threshold`` has the wrong type or dtype.
     ValueError
         If the threshold is negative or not finite, or its shape does not fit.
-
-    Notes
-    -----
-    Source: Shah et al., "Optimization Guarantees of Unfolded ISTA and ADMM Networks With Smooth
-    Soft-Thresholding" (arXiv 2309.06195).
     """
-    u, threshold = _shrink_arguments(u, threshold)
-    return autograd.shrink(u, threshold, "smooth")
-
-
-def _shrink_arguments(u: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Check the arguments of a bare shrinkage."""
     u = check_tensor("u", u, (1, 2))
-    if isinstance(threshold, Tensor):
-        check_like("threshold", check_tensor("threshold", threshold, (0, 1, 2)), "u", u)
-        allowed = [(), (1,), (u.shape[-1],)]
-        if u.dim() == 2:
-            allowed += [(u.shape[0], 1), (1, u.shape[1]), (1, 1)]
-        if tuple(threshold.shape) not in allowed:
-            raise ValueError(
-                f"threshold must be a scalar, (n,) or (batch, 1) for u of shape {tuple(u.shape)}, "
-                f"got shape {tuple(threshold.shape)}"
-            )
-    else:
-        threshold = u.new_tensor(check_number("threshold", threshold, minimum=0.0))
-    return u, threshold
+    return autograd.shrink(u, check_threshold("threshold", threshold, u), "smooth")
 
 
 def unrolled_prox_gradient(
