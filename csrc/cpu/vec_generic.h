@@ -5,15 +5,13 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 
 namespace {
 
 template <class T>
 struct Vec {
-  using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
   typedef T Native __attribute__((vector_size(16)));
-  typedef Bits NativeBits __attribute__((vector_size(16)));
+  using NativeBits = decltype(Native{} == Native{});  // integers of the same size
   static constexpr int kLanes = 16 / sizeof(T);
   Native v;
 
