@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastunroll.ops import reference
-from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
+from fastunroll.ops.arguments import LEAST_SHAPES, N_DIFFERENTIABLE, UnrolledArguments
 
 
 def dictionary(m: int, n: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -35,6 +35,7 @@ def make_arguments(
     objective: bool = False,
     iterates: bool = False,
     bypass: int = 0,
+    prox: str = "soft",
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
     **options: object,
@@ -73,9 +74,11 @@ def make_arguments(
         rule_weight=randn(layers) if step == "rule" else None,
         rule_bias=randn(layers) if step == "rule" else None,
         momentum=0.5 * randn(layers) if momentum else None,
+        prox_shape=LEAST_SHAPES[prox] + 0.5 + randn(layers).abs() if prox in LEAST_SHAPES else None,
         previous=randn(batch, n) if previous else None,
         rule_minimum=0.05,
         rule_maximum=0.6,
+        prox=prox,
         bypass=(bypass,) * layers if bypass else (),
         objective_weight=0.3 if objective else 0.0,
         with_objective=objective,

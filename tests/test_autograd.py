@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import fastunroll
-from fastunroll import GradientNormStep, soft_threshold
+from fastunroll import GradientNormStep, smooth_soft_threshold, soft_threshold
 from fastunroll import unrolled_prox_gradient as unroll
 from fastunroll.nn import LPGNet
 from fastunroll.ops import autograd
@@ -57,6 +57,10 @@ CASES: dict[str, dict[str, object]] = {
     "support selection": {"bypass": 2},
     "nonnegative": {"prox": "nonnegative"},
     "hard": {"prox": "hard"},
+    "smooth": {"prox": "smooth", "initial": True},
+    "smooth, per atom": {"prox": "smooth", "threshold": "atom", "step": "rule"},
+    "firm": {"prox": "firm", "initial": True},
+    "scad": {"prox": "scad", "threshold": "full", "initial": True},
     "dense": {"level": 1e-3},
 }
 
@@ -92,7 +96,9 @@ def test_gradcheck(case: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", ["rule", "momentum", "objective and iterates"])
+@pytest.mark.parametrize(
+    "case", ["rule", "momentum", "objective and iterates", "smooth", "firm", "scad"]
+)
 def test_second_derivatives(case: str, form: str) -> None:
     a = away_from_the_kink(form=form, **CASES[case])
     inputs = [t.clone().requires_grad_() for t in a[:N_DIFFERENTIABLE] if t is not None]
@@ -104,9 +110,10 @@ def test_second_derivatives(case: str, form: str) -> None:
     assert torch.autograd.gradgradcheck(run, inputs)
 
 
-def test_second_derivatives_of_soft_threshold() -> None:
+@pytest.mark.parametrize("shrink", [soft_threshold, smooth_soft_threshold])
+def test_second_derivatives_of_a_shrinkage(shrink: Callable[[Tensor, Tensor], Tensor]) -> None:
     u, t = randn(4, N).requires_grad_(), parameters(N)
-    assert torch.autograd.gradgradcheck(lambda u, t: soft_threshold(u, t) ** 2, (u, t))
+    assert torch.autograd.gradgradcheck(lambda u, t: shrink(u, t) ** 2, (u, t))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -177,7 +184,9 @@ def test_a_prepared_dictionary_is_a_copy() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", ["layers", "rule", "momentum", "objective and iterates"])
+@pytest.mark.parametrize(
+    "case", ["layers", "rule", "momentum", "objective and iterates", "smooth", "firm"]
+)
 def test_opcheck_of_the_recursion(case: str, form: str, dtype: torch.dtype) -> None:
     a = make_arguments(form=form, dtype=dtype, **SMALL, **CASES[case])
     torch.library.opcheck(OPS.unrolled.default, tuple(a))
@@ -195,12 +204,14 @@ def test_opcheck_of_multiply(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("shape", [(), (7,), (5, 1)], ids=str)
-def test_opcheck_of_soft_threshold(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_opcheck_of_shrinkages(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     u, t = randn(5, 7).to(dtype), torch.full(shape, 0.3, dtype=dtype)
     for contiguous in (True, False):
         v = u if contiguous else u.mT.contiguous().mT
-        torch.library.opcheck(OPS.soft_threshold.default, (v, t, False))
-        torch.library.opcheck(OPS.soft_threshold_backward.default, (v, v, t, True))
+        torch.library.opcheck(OPS.shrink.default, (v, t, "soft"))
+        torch.library.opcheck(OPS.shrink_backward.default, (v, v, t, "nonnegative"))
+        torch.library.opcheck(OPS.shrink.default, (v, t, "smooth"))
+        torch.library.opcheck(OPS.shrink_backward.default, (v, v, t, "smooth"))
 
 
 # --- torch.compile
@@ -241,9 +252,12 @@ def test_compiled_recursion_equals_eager(form: str, backend: str) -> None:
 
 @pytest.mark.parametrize("backend", COMPILERS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from inside torch.compile
-def test_compiled_soft_threshold_equals_eager(backend: str) -> None:
+@pytest.mark.parametrize("shrink", [soft_threshold, smooth_soft_threshold])
+def test_compiled_shrinkage_equals_eager(
+    shrink: Callable[[Tensor, Tensor], Tensor], backend: str
+) -> None:
     u, t = randn(B, N).requires_grad_(), parameters(N)
-    assert_compiled_equals_eager(lambda: soft_threshold(u, t).square().sum(), backend, [u, t])
+    assert_compiled_equals_eager(lambda: shrink(u, t).square().sum(), backend, [u, t])
 
 
 @pytest.mark.parametrize("backend", COMPILERS)

@@ -24,6 +24,8 @@ CASES = {
     "momentum": {"momentum": True, "initial": True, "previous": True, "level": 0.2},
     "per sample": {"step": "full", "threshold": "sample", "level": 0.2},
     "per atom": {"step": "atom", "threshold": "atom", "per_layer": True, "level": 0.2},
+    "smooth": {"prox": "smooth", "threshold": "atom", "level": 0.2},
+    "firm": {"prox": "firm", "level": 0.2},
     "support selection": {"bypass": 3, "level": 0.2},
 }
 SIZE = {"m": 60, "n": 150, "layers": 3, "objective": True, "iterates": True}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from helpers import dictionary
@@ -82,7 +84,33 @@ UNROLL_ERRORS: list[tuple[dict[str, object], type[Exception], str]] = [
     ({"momentum": ones(K, 1)}, ValueError, r"momentum must have 1 axes, got shape \(3, 1\)"),
     ({"momentum": ones(2)}, ValueError, r"number of layers \(n_layers: 3, momentum: 2\)"),
     ({"momentum": NAN * ones(K)}, ValueError, "momentum must be finite"),
-    ({"prox": "l1"}, ValueError, "prox must be one of soft, nonnegative, hard; got 'l1'"),
+    (
+        {"prox": "l1"},
+        ValueError,
+        "prox must be one of soft, nonnegative, hard, smooth, firm, scad; got 'l1'",
+    ),
+    ({"prox": "firm"}, ValueError, "prox_shape must be given with prox 'firm'"),
+    ({"prox_shape": 2.0}, ValueError, "prox_shape must be None with prox 'soft'"),
+    ({"prox": "firm", "prox_shape": 1.0}, ValueError, "prox_shape must be greater than 1, got 1"),
+    ({"prox": "scad", "prox_shape": 2}, ValueError, "prox_shape must be greater than 2, got 2"),
+    ({"prox": "firm", "prox_shape": INF}, ValueError, "prox_shape must be finite"),
+    ({"prox": "firm", "prox_shape": "2"}, TypeError, "prox_shape must be a number, got str"),
+    ({"prox": "firm", "prox_shape": ones(K)}, ValueError, r"prox_shape .*greater than 1 \(firm\)"),
+    ({"prox": "scad", "prox_shape": 2 * ones(K)}, ValueError, r"prox_shape .*or 2 \(scad\)"),
+    ({"prox": "scad", "prox_shape": NAN * ones(K)}, ValueError, "prox_shape must be finite"),
+    (
+        {"prox": "scad", "prox_shape": 3 * ones(4)},
+        ValueError,
+        r"layers \(n_layers: 3, prox_shape: 4",
+    ),
+    (
+        {"prox": "scad", "prox_shape": 3 * ones(1, K)},
+        ValueError,
+        "prox_shape must have 0 or 1 axes",
+    ),
+    ({"prox": "scad", "prox_shape": ones(K).float()}, TypeError, "prox_shape has dtype"),
+    ({"prox": "smooth", "threshold": -ones(K)}, ValueError, "threshold must be finite and not neg"),
+    ({"prox": "smooth", "bypass": (1, 1, 1)}, ValueError, "bypass must be 0 with prox 'smooth'"),
     ({"bypass": (1,)}, ValueError, r"number of layers \(n_layers: 3, bypass: 1\)"),
     ({"bypass": (1, -1, 0)}, ValueError, r"bypass must hold counts.*\(1, -1, 0\)"),
     ({"bypass": 2}, TypeError, "bypass must"),
@@ -154,16 +182,17 @@ def test_prepare_names_the_argument() -> None:
         fastunroll.prepare(A, form="fast")
 
 
-def test_soft_threshold_names_the_argument() -> None:
+@pytest.mark.parametrize("shrink", [fastunroll.soft_threshold, fastunroll.smooth_soft_threshold])
+def test_shrinkages_name_the_argument(shrink: Callable[[object, object], Tensor]) -> None:
     with pytest.raises(TypeError, match=r"u must be a torch.Tensor, got float"):
-        fastunroll.soft_threshold(1.0, 0.1)
+        shrink(1.0, 0.1)
     with pytest.raises(ValueError, match="u must have 1 or 2 axes"):
-        fastunroll.soft_threshold(b[None], 0.1)
+        shrink(b[None], 0.1)
     with pytest.raises(ValueError, match="threshold must be at least 0, got -1"):
-        fastunroll.soft_threshold(b, -1)
+        shrink(b, -1)
     with pytest.raises(ValueError, match="threshold must be finite and not negative"):
-        fastunroll.soft_threshold(b, -ones(M))
+        shrink(b, -ones(M))
     with pytest.raises(ValueError, match=r"threshold must be .*\(5, 12\), got shape \(5,\)"):
-        fastunroll.soft_threshold(b, ones(B))
+        shrink(b, ones(B))
     with pytest.raises(TypeError, match=r"threshold has dtype .*32 but u has .*64"):
-        fastunroll.soft_threshold(b, ones(M).float())
+        shrink(b, ones(M).float())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastunroll import soft_threshold
 from fastunroll.ops import cpu, reference
-from fastunroll.ops.arguments import UnrolledArguments
+from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 sizes = st.fixed_dictionaries(
@@ -30,7 +30,7 @@ options = st.fixed_dictionaries(
         "step": st.one_of(parts, st.just("rule")),
         "threshold": parts,
         "level": st.sampled_from([0.0, 1e-3, 0.03, 0.1, 0.3, 1.0, 100.0]),  # 100 % to 0 % non-zero
-        "prox": st.sampled_from(["soft", "nonnegative", "hard"]),
+        "prox": st.sampled_from(PROX_KINDS),
         "bypass": st.sampled_from([0, 1, 5, 1000]),
         "per_layer": st.booleans(),
         "tied": st.booleans(),
@@ -47,7 +47,8 @@ options = st.fixed_dictionaries(
 def problem(size: dict[str, int], option: dict[str, object]) -> UnrolledArguments:
     """Random arguments; a single layer's momentum acts on nothing without ``previous``."""
     previous = size["layers"] == 1 or option["previous"]
-    return make_arguments(**{**size, **option, "previous": previous})
+    bypass = option["bypass"] if option["prox"] in ("soft", "nonnegative", "hard") else 0
+    return make_arguments(**{**size, **option, "previous": previous, "bypass": bypass})
 
 
 def with_empty_samples(a: UnrolledArguments, every: int) -> UnrolledArguments:

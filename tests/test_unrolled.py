@@ -33,6 +33,18 @@ CASES: dict[str, dict[str, object]] = {
     "gram, support selection": {"bypass": 3},
     "gram, hard": {"prox": "hard"},
     "gram, nonnegative": {"prox": "nonnegative", "bypass": 2},
+    "gram, smooth": {"prox": "smooth", "objective": True, "iterates": True},
+    "gram, smooth, everything": {
+        "prox": "smooth",
+        "step": "rule",
+        "threshold": "atom",
+        "momentum": True,
+        "initial": True,
+    },
+    "gram, firm": {"prox": "firm"},
+    "gram, firm, per atom": {"prox": "firm", "step": "atom", "threshold": "atom"},
+    "gram, scad": {"prox": "scad", "objective": True, "iterates": True, "initial": True},
+    "gram, scad, momentum": {"prox": "scad", "momentum": True, "threshold": "full"},
     "gram, per atom": {"step": "atom", "threshold": "atom"},
     "gram, per sample": {"step": "sample", "threshold": "sample"},
     "gram, full": {"step": "full", "threshold": "full"},
@@ -53,6 +65,10 @@ CASES: dict[str, dict[str, object]] = {
     "factored, momentum": {"form": "factored", "momentum": True, "initial": True},
     "factored, momentum, objective": {"form": "factored", "momentum": True, "objective": True},
     "factored, heavy ball": {"form": "factored", "momentum": True, "heavy_ball": True},
+    "factored, smooth": {"form": "factored", "prox": "smooth", "threshold": "sample"},
+    "factored, smooth, W = A": {"form": "factored", "prox": "smooth", "tied": True},
+    "factored, firm": {"form": "factored", "prox": "firm", "step": "rule", "objective": True},
+    "factored, scad": {"form": "factored", "prox": "scad", "per_layer": True},
     "factored, everything": {
         "form": "factored",
         "per_layer": True,
@@ -101,7 +117,10 @@ def test_agrees_with_reference_in_float64(case: str, size: dict[str, int], level
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s['batch']}x{s['m']}x{s['n']}")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("case", ["gram, per atom", "gram, initial", "gram, nonnegative", "gram"])
+@pytest.mark.parametrize(
+    "case",
+    ["gram", "gram, per atom", "gram, initial", "gram, nonnegative", "gram, smooth", "gram, firm"],
+)
 def test_tape_gives_the_gradients_of_a_second_run(
     case: str, size: dict[str, int], dtype: torch.dtype
 ) -> None:

@@ -13,7 +13,7 @@
 
 #include "bindings/engine.h"
 #include "cpu/kernels.h"
-#include "cpu/soft_threshold.h"
+#include "cpu/shrink.h"
 #include "cpu/tape.h"
 #include "cpu/unrolled.h"
 #include "fastunroll/problem.h"
@@ -50,7 +50,7 @@ void bind_problem(py::module_& m, const char* name) {
       .def(py::init([](std::array<std::int64_t, 4> sizes, std::array<Address, 5> matrices,
                        bool gram_per_layer, bool weight_per_layer, std::array<Address, 4> rows,
                        bool linear_per_layer, Address step, Strides step_strides, Address threshold,
-                       Strides threshold_strides, std::array<Address, 3> layer, double rule_minimum,
+                       Strides threshold_strides, std::array<Address, 4> layer, double rule_minimum,
                        double rule_maximum, std::vector<std::int64_t> bypass, int prox, bool skip,
                        bool heavy_ball, bool with_objective, double objective_weight) {
         P p;
@@ -75,6 +75,7 @@ void bind_problem(py::module_& m, const char* name) {
         p.rule_weight = pointer<const T>(layer[0]);
         p.rule_bias = pointer<const T>(layer[1]);
         p.momentum = pointer<const T>(layer[2]);
+        p.prox_shape = pointer<const T>(layer[3]);
         p.rule_minimum = static_cast<T>(rule_minimum);
         p.rule_maximum = static_cast<T>(rule_maximum);
         p.bypass_counts = std::move(bypass);
@@ -109,7 +110,7 @@ void bind_problem(py::module_& m, const char* name) {
       .def(
           "backward",
           [](P& p, const cpu::Tape* tape, std::array<Address, 3> incoming,
-             std::array<Address, 11> outgoing, std::int64_t n_grams, std::int64_t n_weights,
+             std::array<Address, 12> outgoing, std::int64_t n_grams, std::int64_t n_weights,
              int threads) {
             p.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
             BackwardArguments<T> a;
@@ -119,7 +120,7 @@ void bind_problem(py::module_& m, const char* name) {
             a.grad_iterates = pointer<const T>(incoming[2]);
             T** const targets[] = {&a.linear,       &a.gram,      &a.dictionary_t, &a.weight_t,
                                    &a.measurements, &a.initial,   &a.step,         &a.threshold,
-                                   &a.rule_weight,  &a.rule_bias, &a.momentum};
+                                   &a.rule_weight,  &a.rule_bias, &a.momentum,     &a.prox_shape};
             for (std::size_t i = 0; i < outgoing.size(); ++i) *targets[i] = pointer<T>(outgoing[i]);
             a.n_grams = n_grams;
             a.n_weights = n_weights;
@@ -157,23 +158,23 @@ void bind_functions(py::module_& m, const std::string& dtype) {
             layers, pointer<T>(out), threads));
       },
       py::call_guard<py::gil_scoped_release>());
-  m.def(("soft_threshold_" + dtype).c_str(),
+  m.def(("shrink_" + dtype).c_str(),
         [](Address u, std::int64_t rows, std::int64_t cols, Address threshold, bool per_sample,
-           bool per_atom, bool nonnegative, Address out, int threads) {
-          const cpu::ThresholdProblem<T> p{
-              pointer<const T>(u), rows,     cols,       pointer<const T>(threshold),
-              per_sample,          per_atom, nonnegative};
-          return static_cast<int>(cpu::soft_threshold<T>(p, pointer<T>(out), threads));
+           bool per_atom, int prox, Address out, int threads) {
+          const cpu::ShrinkProblem<T> p{pointer<const T>(u),         rows,       cols,
+                                        pointer<const T>(threshold), per_sample, per_atom,
+                                        static_cast<Prox>(prox)};
+          return static_cast<int>(cpu::shrink<T>(p, pointer<T>(out), threads));
         },
         py::call_guard<py::gil_scoped_release>());
-  m.def(("soft_threshold_backward_" + dtype).c_str(),
+  m.def(("shrink_backward_" + dtype).c_str(),
         [](Address grad, Address u, std::int64_t rows, std::int64_t cols, Address threshold,
-           bool per_sample, bool per_atom, bool nonnegative, Address grad_u, Address grad_threshold,
+           bool per_sample, bool per_atom, int prox, Address grad_u, Address grad_threshold,
            int threads) {
-          const cpu::ThresholdProblem<T> p{
-              pointer<const T>(u), rows,     cols,       pointer<const T>(threshold),
-              per_sample,          per_atom, nonnegative};
-          return static_cast<int>(cpu::soft_threshold_backward<T>(
+          const cpu::ShrinkProblem<T> p{pointer<const T>(u),         rows,       cols,
+                                        pointer<const T>(threshold), per_sample, per_atom,
+                                        static_cast<Prox>(prox)};
+          return static_cast<int>(cpu::shrink_backward<T>(
               p, pointer<const T>(grad), pointer<T>(grad_u), pointer<T>(grad_threshold), threads));
         },
         py::call_guard<py::gil_scoped_release>());

@@ -99,6 +99,7 @@ class Backward {
     if (args.rule_weight != nullptr) sums_.rule_weight = Buffer<double>(cells);
     if (args.rule_bias != nullptr) sums_.rule_bias = Buffer<double>(cells);
     if (args.momentum != nullptr) sums_.momentum = Buffer<double>(cells);
+    if (args.prox_shape != nullptr) sums_.prox_shape = Buffer<double>(cells);
     const std::int64_t n = problem.n_atoms;
     const std::int64_t m = problem.n_measurements;
     gram_ = BlockedGradient<T>(args.gram, args.n_grams, n, n);
@@ -177,6 +178,7 @@ class Backward {
     reduce_samples(sums_.rule_weight, layers, batch, false, args_.rule_weight);
     reduce_samples(sums_.rule_bias, layers, batch, false, args_.rule_bias);
     reduce_samples(sums_.momentum, layers, batch, false, args_.momentum);
+    reduce_samples(sums_.prox_shape, layers, batch, false, args_.prox_shape);
     const std::int64_t cells = layers * problem_.n_atoms;
     const auto narrow = [](double a) { return static_cast<T>(a); };
     if (sums_per_atom(problem_.step, args_.step)) {

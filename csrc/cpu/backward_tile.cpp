@@ -29,7 +29,8 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
           problem.factored() &&
           (args.weight_t != nullptr || (args.n_weights == 0 && args.dictionary_t != nullptr))),
       wants_dictionary_(problem.factored() && args.dictionary_t != nullptr),
-      dense_direction_(problem.rule_weight != nullptr || args.gram != nullptr) {
+      dense_direction_(problem.rule_weight != nullptr || args.gram != nullptr ||
+                       problem.prox == Prox::smooth) {
   const std::int64_t n = problem.n_atoms;
   const std::int64_t m = problem.n_measurements;
   const std::int64_t stages = problem.n_layers;
@@ -52,6 +53,10 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
   grad_u_ = Buffer<T>(capacity * all.stride, Fill::none);
   grad_direction_ = Buffer<T>(capacity * all.stride, Fill::none);
   dots_ = Buffer<T>(capacity * all.stride, Fill::none);
+  if (slopes()) {
+    slopes_ = Buffer<T>(3 * all.stride, Fill::none);
+    thresholds_ = Buffer<T>(all.stride, Fill::none);
+  }
   step_ = ParameterTerms<T>(problem.step, args.step, stages, capacity, all.stride);
   threshold_ = ParameterTerms<T>(problem.threshold, args.threshold, stages, capacity, all.stride);
   if (args.gram != nullptr || wants_dictionary_) {
@@ -172,6 +177,42 @@ void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
   }
 }
 
+// Turns one sample's gradient of x_{k+1} on its support into that of u, by the slopes.
+template <class T>
+void BackwardTile<T>::through_slopes(std::int64_t k, std::int64_t s, T* grad) {
+  const Lists<T> codes = tile_.codes(k + 1);
+  const std::int32_t count = codes.count[s];
+  const std::int32_t* index = codes.index + s * codes.stride;
+  const T* threshold = parameter_row(problem_.threshold, k, tile_.first() + s);
+  SlopeRow<T> row;
+  row.n = count;
+  row.x = codes.value + s * codes.stride;
+  row.threshold = threshold;
+  row.threshold_is_vector = problem_.threshold.atom_stride != 0;
+  row.shrink = problem_.prox;
+  if (problem_.prox_shape != nullptr) row.shape = problem_.prox_shape[k];
+  if (row.threshold_is_vector) {
+    for (std::int32_t p = 0; p < count; ++p) thresholds_[p] = threshold[index[p]];
+    row.threshold = thresholds_.get();
+  }
+  row.slope = slopes_.get();
+  row.threshold_slope = row.slope + codes.stride;
+  row.shape_slope = row.threshold_slope + codes.stride;
+  kernels_.prox_slopes(row);
+  if (sums_.threshold.get() != nullptr) {
+    sums_.threshold[sample_index(k, s)] =
+        static_cast<double>(kernels_.dot(count, row.threshold_slope, grad, false));
+  }
+  if (sums_.prox_shape.get() != nullptr) {
+    sums_.prox_shape[sample_index(k, s)] =
+        static_cast<double>(kernels_.dot(count, row.shape_slope, grad, false));
+  }
+  for (std::int32_t p = 0; p < count; ++p) {
+    row.threshold_slope[p] *= grad[p];
+    grad[p] *= row.slope[p];
+  }
+}
+
 // Sum of the threshold's derivatives over one support.
 template <class T>
 T BackwardTile<T>::threshold_sum(std::int32_t count, const T* x, const T* grad_u,
@@ -203,12 +244,16 @@ void BackwardTile<T>::through_prox(std::int64_t k) {
     for (std::int32_t p = 0; p < count; ++p) grad_u[p] = grad[index[p]];
 
     const Prox prox = problem_.prox;
+    const T* terms = slopes() ? slopes_.get() + codes.stride : nullptr;
+    if (slopes()) through_slopes(k, s, grad_u);
+
     const auto threshold_term = [=](std::int32_t p) {
+      if (terms != nullptr) return terms[p];
       const bool shrunk = kept == nullptr || kept[p] == 0;
       return shrunk ? grad_u[p] * math::shrink_threshold_derivative(x[p], prox) : T(0);
     };
     const auto step_term = [=](std::int32_t p) { return -grad_u[p] * v[p]; };
-    if (sums_.threshold.get() != nullptr) {
+    if (sums_.threshold.get() != nullptr && !slopes()) {
       sums_.threshold[sample_index(k, s)] =
           static_cast<double>(threshold_sum(count, x, grad_u, kept));
     }

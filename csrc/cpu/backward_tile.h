@@ -31,6 +31,7 @@ struct SampleSums {
   Buffer<double> rule_weight;
   Buffer<double> rule_bias;
   Buffer<double> momentum;
+  Buffer<double> prox_shape;
 };
 
 template <class T>
@@ -61,6 +62,7 @@ class BackwardTile {
   void accumulate(const Part& part, const TransposedLists<T>& entries, const RowStore<T>& rows,
                   std::int64_t slot) const;
   void through_prox(std::int64_t k);
+  void through_slopes(std::int64_t k, std::int64_t s, T* grad);
   T threshold_sum(std::int32_t count, const T* x, const T* grad_u, const std::uint8_t* kept) const;
   template <class Term>
   void keep_terms(const ParameterTerms<T>& parameter, std::int64_t k, std::int64_t s,
@@ -75,6 +77,8 @@ class BackwardTile {
   // Lists with the supports of x_k and other values.
   Lists<T> on_support(std::int64_t k, const Buffer<T>& values) const;
   void dots_to_rows(const Lists<T>& wanted, T* rows);
+  // Whether the shrinkage has other slopes than 0 and 1.
+  bool slopes() const { return problem_.prox >= Prox::smooth; }
   bool rule() const { return problem_.rule_weight != nullptr; }
   std::int64_t sample_index(std::int64_t k, std::int64_t s) const {
     return k * problem_.batch + tile_.first() + s;
@@ -98,6 +102,8 @@ class BackwardTile {
   Buffer<T> grad_u_;          // on the support of x_{k+1}
   Buffer<T> grad_direction_;  // of v_k, on the support of x_{k+1}
   Buffer<T> dots_;
+  Buffer<T> slopes_;  // with respect to u, to the threshold (later its terms) and to the shape
+  Buffer<T> thresholds_;
   ParameterTerms<T> step_;
   ParameterTerms<T> threshold_;
   TransposedStore<T> points_by_row_;

@@ -51,6 +51,12 @@ Status check_values(const Problem<T>& problem) {
         std::all_of(problem.rule_bias, problem.rule_bias + layers, finite))) {
     return Status::bad_rule;
   }
+  const T least = least_shape(problem.prox);
+  const auto above_least = [=](T a) { return std::isfinite(a) && a > least; };
+  if (problem.prox_shape != nullptr &&
+      !std::all_of(problem.prox_shape, problem.prox_shape + layers, above_least)) {
+    return Status::bad_shape;
+  }
   return Status::ok;
 }
 

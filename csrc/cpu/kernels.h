@@ -64,7 +64,24 @@ struct ProxRow {
   bool threshold_is_vector = false;
   bool nonnegative = false;  // entries with u > threshold, not |u| > threshold
   Prox shrink = Prox::soft;  // what becomes of them
-  T* x = nullptr;            // padded row
+  T shape = 0;
+  T* x = nullptr;  // padded row
+};
+
+// The slopes of a smooth, firm or SCAD shrinkage at entries of x, with respect to |u|, the
+// threshold and the shape; those of the last two have the sign of x. The threshold is a single
+// number or a vector over the entries.
+template <class T>
+struct SlopeRow {
+  std::int64_t n = 0;
+  const T* x = nullptr;
+  const T* threshold = nullptr;
+  bool threshold_is_vector = false;
+  Prox shrink = Prox::smooth;
+  T shape = 0;
+  T* slope = nullptr;
+  T* threshold_slope = nullptr;
+  T* shape_slope = nullptr;
 };
 
 template <class T>
@@ -84,9 +101,10 @@ struct Kernels {
   // and one block of columns; target rows lie one block apart.
   void (*row_accumulate)(std::int64_t first, std::int64_t last, const TransposedLists<T>& entries,
                          const T* vectors, std::int64_t vector_stride, T* target);
-  // Writes x, and lists its entries with not(|u| <= threshold), so that NaN is kept; returns their
-  // number.
+  // Writes x, and lists its entries with not(|u| <= threshold), so that NaN is kept, or all of them
+  // where the shrinkage is smooth; returns their number.
   std::int32_t (*prox)(const ProxRow<T>& row, std::int32_t* index, T* value);
+  void (*prox_slopes)(const SlopeRow<T>& row);
   // out = -in, padded with zeros.
   void (*negate)(std::int64_t n, const T* in, std::int64_t padded_n, T* out);
   // y = x + momentum (x - previous); entries with y != 0 are listed. Returns their number.
@@ -95,14 +113,14 @@ struct Kernels {
   T (*sum_of_squares)(std::int64_t padded_n, const T* row);
   // Sum of a[p] * b[p]; `signs` takes the sign of a[p] instead, and 0 for 0.
   T (*dot)(std::int64_t n, const T* a, const T* b, bool signs);
-  // out = S_t(u) for one row; threshold is one number or a vector.
-  void (*soft_threshold)(std::int64_t n, const T* u, const T* threshold, bool threshold_is_vector,
-                         bool nonnegative, T* out);
-  // grad_u = grad where the output is not 0, else 0; returns sum of the threshold's derivatives,
-  // and adds them per atom to `threshold_terms` where it is not null.
-  double (*soft_threshold_backward)(std::int64_t n, const T* grad, const T* u, const T* threshold,
-                                    bool threshold_is_vector, bool nonnegative, T* grad_u,
-                                    double* threshold_terms);
+  // out = prox(u; t) for one row, soft, non-negative or smooth; t is one number or a vector.
+  void (*shrink)(std::int64_t n, const T* u, const T* threshold, bool threshold_is_vector,
+                 Prox prox, T* out);
+  // grad_u = grad times the slope; returns the sum of the threshold's derivatives, and adds them
+  // per atom to `threshold_terms` where it is not null.
+  double (*shrink_backward)(std::int64_t n, const T* grad, const T* u, const T* threshold,
+                            bool threshold_is_vector, Prox prox, T* grad_u,
+                            double* threshold_terms);
 };
 
 // Rows that are summed from zero before they are added to the rest, which keeps the rounding error

@@ -4,18 +4,16 @@
 // instruction sets: everything lives in an anonymous namespace.
 
 #include "cpu/kernels.h"
-#include "math/prox.h"
+#include "cpu/shrinkage.inl"
 
 namespace {
 
 using fastunroll::PackedMatrix;
-using fastunroll::Prox;
 using fastunroll::cpu::block_columns;
 using fastunroll::cpu::kChunkRows;
 using fastunroll::cpu::kListEnd;
 using fastunroll::cpu::kShortChunk;
 using fastunroll::cpu::Lists;
-using fastunroll::cpu::ProxRow;
 using fastunroll::cpu::TransposedLists;
 
 template <class T>
@@ -257,53 +255,6 @@ void row_accumulate(std::int64_t first, std::int64_t last, const TransposedLists
   }
 }
 
-template <class T, bool kStepVector, bool kThresholdVector>
-inline std::int32_t prox_row(const ProxRow<T>& row, std::int32_t* index, T* value) {
-  constexpr int kLanes = Vec<T>::kLanes;
-  Vec<T> step = Vec<T>::broadcast(row.step[0]);
-  Vec<T> threshold = Vec<T>::broadcast(row.threshold[0]);
-  const Vec<T> zero = Vec<T>::broadcast(T(0));
-  const bool nonnegative = row.nonnegative;
-  const Prox shrink = row.shrink;
-  const T* y = row.y;
-  const T* v = row.v;
-  T* x = row.x;
-  std::int32_t count = 0;
-  for (std::int64_t i = 0; i < row.n; i += kLanes) {
-    const int lanes = row.n - i < kLanes ? static_cast<int>(row.n - i) : kLanes;
-    const bool full = lanes == kLanes;
-    if (kStepVector) {
-      step = full ? Vec<T>::load(row.step + i) : Vec<T>::load_partial(row.step + i, lanes);
-    }
-    if (kThresholdVector) {
-      threshold =
-          full ? Vec<T>::load(row.threshold + i) : Vec<T>::load_partial(row.threshold + i, lanes);
-    }
-    const Vec<T> u =
-        Vec<T>::fnma(step, Vec<T>::load(v + i), y == nullptr ? zero : Vec<T>::load(y + i));
-    std::uint32_t mask = Vec<T>::not_less_equal(nonnegative ? u : u.abs(), threshold);
-    if (!full) mask &= (1u << lanes) - 1u;  // padding can hold NaN when the sample does
-    Vec<T> shrunk = u;
-    if (shrink != Prox::hard) {
-      shrunk = u - (shrink == Prox::nonnegative ? threshold : u.copysign_to(threshold));
-    }
-    Vec<T>::select(mask, shrunk).store(x + i);
-    count +=
-        Vec<T>::compress(mask, shrunk, static_cast<std::int32_t>(i), value + count, index + count);
-  }
-  return count;
-}
-
-template <class T>
-std::int32_t prox(const ProxRow<T>& row, std::int32_t* index, T* value) {
-  if (row.step_is_vector) {
-    return row.threshold_is_vector ? prox_row<T, true, true>(row, index, value)
-                                   : prox_row<T, true, false>(row, index, value);
-  }
-  return row.threshold_is_vector ? prox_row<T, false, true>(row, index, value)
-                                 : prox_row<T, false, false>(row, index, value);
-}
-
 template <class T>
 void negate(std::int64_t n, const T* in, std::int64_t padded_n, T* out) {
   constexpr int kLanes = Vec<T>::kLanes;
@@ -381,55 +332,10 @@ T dot(std::int64_t n, const T* a, const T* b, bool signs) {
 }
 
 template <class T>
-void soft_threshold(std::int64_t n, const T* u, const T* threshold, bool threshold_is_vector,
-                    bool nonnegative, T* out) {
-  constexpr int kLanes = Vec<T>::kLanes;
-  Vec<T> t = Vec<T>::broadcast(threshold[0]);
-  for (std::int64_t i = 0; i < n; i += kLanes) {
-    const int lanes = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
-    const Vec<T> a = Vec<T>::load_partial(u + i, lanes);
-    if (threshold_is_vector) t = Vec<T>::load_partial(threshold + i, lanes);
-    const std::uint32_t mask = Vec<T>::not_less_equal(nonnegative ? a : a.abs(), t);
-    const Vec<T> shrunk = a - (nonnegative ? t : a.copysign_to(t));
-    Vec<T>::select(mask, shrunk).store_partial(out + i, lanes);
-  }
-}
-
-template <class T>
-double soft_threshold_backward(std::int64_t n, const T* grad, const T* u, const T* threshold,
-                               bool threshold_is_vector, bool nonnegative, T* grad_u,
-                               double* threshold_terms) {
-  const Prox prox = nonnegative ? Prox::nonnegative : Prox::soft;
-  double total = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const T t = threshold[threshold_is_vector ? i : 0];
-    const T magnitude = nonnegative ? u[i] : std::fabs(u[i]);
-    if (magnitude <= t) {
-      grad_u[i] = T(0);
-      continue;
-    }
-    grad_u[i] = grad[i];
-    const double term =
-        static_cast<double>(grad[i] * fastunroll::math::shrink_threshold_derivative(u[i], prox));
-    total += term;
-    if (threshold_terms != nullptr) threshold_terms[i] += term;
-  }
-  return total;
-}
-
-template <class T>
 constexpr fastunroll::cpu::Kernels<T> make_kernels() {
-  return {sparse_product<T>,
-          dense_product<T>,
-          row_dots<T>,
-          row_accumulate<T>,
-          prox<T>,
-          negate<T>,
-          extrapolate<T>,
-          sum_of_squares<T>,
-          dot<T>,
-          soft_threshold<T>,
-          soft_threshold_backward<T>};
+  return {sparse_product<T>, dense_product<T>, row_dots<T>, row_accumulate<T>,
+          prox<T>,           prox_slopes<T>,   negate<T>,   extrapolate<T>,
+          sum_of_squares<T>, dot<T>,           shrink<T>,   shrink_backward<T>};
 }
 
 }  // namespace

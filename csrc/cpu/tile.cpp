@@ -206,6 +206,7 @@ void Tile<T>::shrink(std::int64_t k, Tape* tape) {
   row.step_is_vector = problem_.step.data != nullptr && problem_.step.atom_stride != 0;
   row.threshold_is_vector = problem_.threshold.atom_stride != 0;
   row.shrink = problem_.prox;
+  if (problem_.prox_shape != nullptr) row.shape = problem_.prox_shape[k];
   const T zero = 0;
   if (selects) {
     // Support selection ranks u first and shrinks afterwards. Where the thresholds differ from atom

@@ -14,6 +14,8 @@ struct Vec;
 template <>
 struct Vec<float> {
   static constexpr int kLanes = 16;
+  // GCC 12 warns of uninitialised values inside some intrinsics that have no mask.
+  static constexpr __mmask16 kAllLanes = 0xffff;
   __m512 v;
 
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -28,8 +30,17 @@ struct Vec<float> {
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
   friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+  friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
   static Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+  // Where one is NaN, the result is b.
+  static Vec min(Vec a, Vec b) { return {_mm512_maskz_min_ps(kAllLanes, a.v, b.v)}; }
+  static Vec max(Vec a, Vec b) { return {_mm512_maskz_max_ps(kAllLanes, a.v, b.v)}; }
+  Vec sqrt() const { return {_mm512_maskz_sqrt_ps(kAllLanes, v)}; }
+  // The last bits of each number become the exponent of another one.
+  Vec last_bits_to_exponent() const {
+    return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAllLanes, _mm512_castps_si512(v), 23))};
+  }
   Vec abs() const { return {_mm512_abs_ps(v)}; }
   static std::uint32_t not_less_equal(Vec a, Vec b) {
     return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLE_UQ);
@@ -65,6 +76,7 @@ struct Vec<float> {
 template <>
 struct Vec<double> {
   static constexpr int kLanes = 8;
+  static constexpr __mmask8 kAllLanes = 0xff;
   __m512d v;
 
   static Vec load(const double* p) { return {_mm512_loadu_pd(p)}; }
@@ -79,8 +91,17 @@ struct Vec<double> {
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_pd(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_pd(a.v, b.v)}; }
   friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_pd(a.v, b.v)}; }
+  friend Vec operator/(Vec a, Vec b) { return {_mm512_div_pd(a.v, b.v)}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
   static Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_pd(a.v, b.v, c.v)}; }
+  // Where one is NaN, the result is b.
+  static Vec min(Vec a, Vec b) { return {_mm512_maskz_min_pd(kAllLanes, a.v, b.v)}; }
+  static Vec max(Vec a, Vec b) { return {_mm512_maskz_max_pd(kAllLanes, a.v, b.v)}; }
+  Vec sqrt() const { return {_mm512_maskz_sqrt_pd(kAllLanes, v)}; }
+  // The last bits of each number become the exponent of another one.
+  Vec last_bits_to_exponent() const {
+    return {_mm512_castsi512_pd(_mm512_maskz_slli_epi64(kAllLanes, _mm512_castpd_si512(v), 52))};
+  }
   Vec abs() const { return {_mm512_abs_pd(v)}; }
   static std::uint32_t not_less_equal(Vec a, Vec b) {
     return _mm512_cmp_pd_mask(a.v, b.v, _CMP_NLE_UQ);

@@ -2,6 +2,7 @@
 // 16-byte vectors in the compiler's portable vector syntax; multiply and add round separately.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -10,6 +11,7 @@ namespace {
 template <class T>
 struct Vec {
   typedef T Native __attribute__((vector_size(16)));
+  using NativeBits = decltype(Native{} == Native{});  // integers of the same size
   static constexpr int kLanes = 16 / sizeof(T);
   Native v;
 
@@ -37,6 +39,32 @@ struct Vec {
   friend Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
   static Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }
+  friend Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
+  // Where one is NaN, the result is b.
+  static Vec min(Vec a, Vec b) {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return r;
+  }
+  static Vec max(Vec a, Vec b) {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return r;
+  }
+  Vec sqrt() const {
+    Vec r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = std::sqrt(v[i]);
+    return r;
+  }
+  // The last bits of each number become the exponent of another one.
+  Vec last_bits_to_exponent() const {
+    NativeBits bits;
+    std::memcpy(&bits, &v, sizeof(v));
+    bits <<= sizeof(T) == 8 ? 52 : 23;
+    Vec r;
+    std::memcpy(&r.v, &bits, sizeof(v));
+    return r;
+  }
   Vec abs() const {
     Vec r = *this;
     for (int i = 0; i < kLanes; ++i) r.v[i] = v[i] < 0 ? -v[i] : v[i];

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastunroll.functional import (
         UnrolledResult,
         prox_gradient_step,
+        smooth_soft_threshold,
         soft_threshold,
         unrolled_gram,
         unrolled_prox_gradient,
@@ -34,6 +35,7 @@ __all__ = [
     "prepare",
     "prox_gradient_step",
     "runtime",
+    "smooth_soft_threshold",
     "soft_threshold",
     "unrolled_gram",
     "unrolled_prox_gradient",

@@ -90,3 +90,27 @@ def check_dtype(name: str, value: object) -> torch.dtype:
     if not isinstance(value, torch.dtype) or value not in SUPPORTED_DTYPES:
         raise TypeError(f"{name} must be float32 or float64, got {value}")
     return value
+
+
+def check_threshold(name: str, value: Tensor | float, u: Tensor) -> Tensor:
+    """Return a threshold of ``u`` (batch, n) or (n,) as a tensor that broadcasts against it.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a number nor a tensor of the dtype of ``u``.
+    ValueError
+        If a number is negative or not finite, or the shape of a tensor does not fit.
+    """
+    if not isinstance(value, Tensor):
+        return u.new_tensor(check_number(name, value, minimum=0.0))
+    check_like(name, check_tensor(name, value, (0, 1, 2)), "u", u)
+    allowed = [(), (1,), (u.shape[-1],)]
+    if u.dim() == 2:
+        allowed += [(u.shape[0], 1), (1, u.shape[1]), (1, 1)]
+    if tuple(value.shape) not in allowed:
+        raise ValueError(
+            f"{name} must be a scalar, (n,) or (batch, 1) for u of shape {tuple(u.shape)}, "
+            f"got shape {tuple(value.shape)}"
+        )
+    return value

@@ -17,7 +17,7 @@ from fastunroll._checks import (
     check_shape,
     check_tensor,
 )
-from fastunroll.ops.arguments import PROX_KINDS
+from fastunroll.ops.arguments import LEAST_SHAPES, PROX_KINDS
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def layer_arguments(
     threshold: Tensor | float,
     momentum: Tensor | None,
     prox: str,
+    prox_shape: Tensor | float | None,
     bypass: Sequence[int],
     initial: Tensor | None,
     previous: Tensor | None,
@@ -65,7 +66,10 @@ def layer_arguments(
     if rule:
         for name, value in (("step.weight", rule.weight), ("step.bias", rule.bias)):
             check_like(name, check_tensor(name, value, (1,)), "measurements", like)
+    prox = check_choice("prox", prox, PROX_KINDS)
     bypass = _checked_counts(bypass)
+    if any(bypass) and prox not in ("soft", "nonnegative", "hard"):
+        raise ValueError(f"bypass must be 0 with prox {prox!r}, got {bypass}")
     sizes = {
         "n_layers": None if n_layers is None else check_positive_int("n_layers", n_layers),
         "weight": n_weights if n_weights > 1 else None,
@@ -73,6 +77,7 @@ def layer_arguments(
         "bypass": len(bypass) or None,
         "step": len(rule.weight) if rule else _leading(step),
         "threshold": _leading(threshold),
+        "prox_shape": _leading(prox_shape),
     }
     known = {name: size for name, size in sizes.items() if size is not None}
     if not known:
@@ -103,7 +108,8 @@ def layer_arguments(
         "rule_minimum": rule.minimum if rule else 0.0,
         "rule_maximum": rule.maximum if rule else 1.0,
         "momentum": momentum,
-        "prox": check_choice("prox", prox, PROX_KINDS),
+        "prox": prox,
+        "prox_shape": _prox_shape(prox_shape, prox, layers, like),
         "bypass": bypass,
         "initial": initial[None] if initial is not None and initial.dim() == 1 else initial,
         "previous": previous[None] if previous is not None and previous.dim() == 1 else previous,
@@ -121,8 +127,26 @@ def _checked_counts(bypass: object) -> tuple[int, ...]:
     return tuple(bypass)
 
 
+def _prox_shape(value: object, prox: str, layers: int, like: Tensor) -> Tensor | None:
+    """Bring the shape of a firm or SCAD shrinkage to (layers,)."""
+    least = LEAST_SHAPES.get(prox)
+    if least is None:
+        if value is not None:
+            raise ValueError(f"prox_shape must be None with prox {prox!r}")
+        return None
+    if not isinstance(value, Tensor):
+        if value is None:
+            raise ValueError(f"prox_shape must be given with prox {prox!r}")
+        number = check_number("prox_shape", value, minimum=least, exclusive=True)
+        return like.new_full((layers,), number)
+    check_like("prox_shape", check_tensor("prox_shape", value, (0, 1)), "measurements", like)
+    if value.numel() != 1:
+        check_shape("prox_shape", value, (layers,), "n_layers")
+    return value.expand(layers)
+
+
 def _leading(value: object) -> int | None:
-    """Number of layers that a step or a threshold tells, if it does."""
+    """Number of layers that a parameter tells, if it does."""
     if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] != 1:
         return value.shape[0]
     return None

@@ -8,7 +8,7 @@ Per sample and layer, with codes of density d, the forward pass costs
 where a dense product runs r times as fast per multiply-add as one of lists. Every Gram matrix that
 must be formed costs m n^2 / r. When A or W learn, the backward pass adds
 
-    Gram       2 d n^2                the adjoint product and dG; and 2 m n^2 / r to carry each dG on
+    Gram       2 d n^2                the adjoint product and dG; and 2 m n^2 / r per Gram matrix
     factored   5 d m n                residual, two adjoint products, and a sum each for A and W
 
 The mixed form is Gram forward and factored backward. Whether a single product takes the lists or
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastunroll._checks import check_number, check_positive_int
+from fastunroll._scalars import check_number, check_positive_int
 
 TYPICAL_DENSITY = 0.15
 """Mean share of non-zeros of the iterates of trained networks."""

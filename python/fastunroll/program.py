@@ -9,7 +9,7 @@ Array = TypeVar("Array")
 
 ARRAYS = (
     *("threshold", "step", "dictionary", "weight", "gram", "momentum"),
-    *("rule_weight", "rule_bias"),
+    *("rule_weight", "rule_bias", "prox_shape"),
 )
 """The fields of a `Program` that hold arrays."""
 
@@ -22,7 +22,7 @@ class Program(Generic[Array]):
 
         y = x_k + momentum_k (x_k - x_{k-1})
         v = p G_k - c_k,  p = y  or, with ``heavy_ball``,  p = x_k
-        x_{k+1} = prox(skip * y - step_k v; threshold_k)
+        x_{k+1} = prox(skip * y - step_k v; threshold_k, prox_shape_k)
 
     from x_0 = 0; the arguments are those of `fastunroll.unrolled_prox_gradient`. The original
     LISTA, x_{k+1} = S(b W1_k + x_k W2_k), has ``weight`` = W1, ``gram`` = -W2, ``skip`` = False and
@@ -38,7 +38,8 @@ class Program(Generic[Array]):
     momentum : (K,); None means 0
     rule_weight, rule_bias : w and c of `fastunroll.GradientNormStep` (K,)
     rule_minimum, rule_maximum : range of that step
-    prox : {"soft", "nonnegative", "hard"}
+    prox_shape : (K,), where ``prox`` has a shape
+    prox : one of `fastunroll.ops.arguments.PROX_KINDS`
     bypass : counts of support selection, K ints or none
     """
 
@@ -50,6 +51,7 @@ class Program(Generic[Array]):
     momentum: Array | None = None
     rule_weight: Array | None = None
     rule_bias: Array | None = None
+    prox_shape: Array | None = None
     rule_minimum: float = 0.0
     rule_maximum: float = 1.0
     prox: str = "soft"

@@ -19,7 +19,7 @@ from fastunroll import planner
 from fastunroll._files import PROGRAM, read_file
 from fastunroll._scalars import check_choice, check_number, check_positive_int
 from fastunroll.ops import native
-from fastunroll.ops.arguments import PROX_KINDS
+from fastunroll.ops.arguments import LEAST_SHAPES, PROX_KINDS
 from fastunroll.program import Program
 
 Array = NDArray[Any]
@@ -105,7 +105,7 @@ class Engine:
         else:
             assert p.dictionary is not None
             packed["dictionary_t"] = _pack(p.dictionary.transpose(0, 2, 1), "dictionary")
-        layer = (p.rule_weight, p.rule_bias, p.momentum)
+        layer = (p.rule_weight, p.rule_bias, p.momentum, p.prox_shape)
         self._kept = (packed, p)  # the engine points into these
         problem = native.make_problem(
             size,
@@ -195,6 +195,7 @@ def _checked(program: Program[Array]) -> Program[Array]:
         "momentum": vector,
         "rule_weight": vector,
         "rule_bias": vector,
+        "prox_shape": vector,
     }
     for name, array in given.items():
         if array.shape not in allowed[name] or array.size == 0:
@@ -204,6 +205,8 @@ def _checked(program: Program[Array]) -> Program[Array]:
     if has_rule == ("step" in given):
         raise ValueError("either step or both of rule_weight and rule_bias must be given")
     check_choice("prox", program.prox, PROX_KINDS)
+    if ("prox_shape" in given) != (program.prox in LEAST_SHAPES):
+        raise ValueError(f"prox_shape must be given for {', '.join(LEAST_SHAPES)} alone")
     check_number("rule_minimum", program.rule_minimum, minimum=0.0)
     check_number("rule_maximum", program.rule_maximum, minimum=program.rule_minimum)
     if len(program.bypass) not in (0, layers) or not all(

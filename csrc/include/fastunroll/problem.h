@@ -11,7 +11,10 @@ namespace cpu {
 class Tape;
 }
 
-enum class Prox : int { soft = 0, nonnegative = 1, hard = 2 };
+enum class Prox : int { soft = 0, nonnegative = 1, hard = 2, smooth = 3, firm = 4, scad = 5 };
+
+// The shape of a firm or SCAD shrinkage lies above this number.
+constexpr int least_shape(Prox prox) { return prox == Prox::scad ? 2 : 1; }
 
 enum class Status : int {
   ok = 0,
@@ -20,6 +23,7 @@ enum class Status : int {
   bad_momentum = 3,   // a momentum that is not finite
   bad_rule = 4,       // a weight or bias of the step rule that is not finite
   out_of_memory = 5,
+  bad_shape = 6,  // a shape that is not finite or too small for its shrinkage
 };
 
 // A matrix (rows, cols), or one per layer, in the kernels' layout: blocks of kBlockBytes columns,
@@ -43,7 +47,7 @@ struct LayerParameter {
 
 // One layer: y = x_k + momentum_k (x_k - x_{k-1}),  p = heavy_ball ? x_k : y,
 //   v = p G - c          (Gram form)   or   v = (p A^T - b) W   (factored form),
-//   x_{k+1} = prox((skip ? y : 0) - step_k v; threshold_k).
+//   x_{k+1} = prox((skip ? y : 0) - step_k v; threshold_k, shape_k).
 template <class T>
 struct Problem {
   std::int64_t batch = 0;           // B
@@ -71,6 +75,7 @@ struct Problem {
   T rule_minimum = 0;
   T rule_maximum = 0;
   const T* momentum = nullptr;           // (K), null: 0
+  const T* prox_shape = nullptr;         // (K) of the firm and the SCAD shrinkage, else null
   const std::int64_t* bypass = nullptr;  // (K) counts of support selection, null: 0
 
   Prox prox = Prox::soft;
@@ -111,6 +116,7 @@ struct BackwardArguments {
   T* rule_weight = nullptr;    // (K)
   T* rule_bias = nullptr;      // (K)
   T* momentum = nullptr;       // (K)
+  T* prox_shape = nullptr;     // (K)
   std::int64_t n_grams = 1;    // leading axis of dG
   std::int64_t n_weights = 1;  // leading axis of dW^T; 0: W = A, so dW^T adds to dA^T
 };

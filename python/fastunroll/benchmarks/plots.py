@@ -38,6 +38,7 @@ Panel = tuple[str, Callable[[Case], bool]]
 
 def draw(report: Report, directory: Path) -> list[Path]:
     """Write all figures for which there are cases, as PNG."""
+    outcomes = [o for o in report.outcomes if OURS in o.timings and not o.case.isa]
 
     def like(
         job: str, batch: int | None = None, density: float | None = None
@@ -45,6 +46,7 @@ def draw(report: Report, directory: Path) -> list[Path]:
         return lambda case: (
             case.job == job
             and case.tied
+            and case.learned == "all"
             and batch in (None, case.batch)
             and density in (None, case.density)
         )
@@ -81,12 +83,10 @@ def draw(report: Report, directory: Path) -> list[Path]:
         ),
     }
     drawn = {
-        name: _speed_up(report.outcomes, label, key, panels)
+        name: _speed_up(outcomes, label, key, panels)
         for name, (label, key, panels) in figures.items()
     }
-    drawn["latency"] = _latency(
-        [o for o in report.outcomes if like("inference", 1, TYPICAL)(o.case)]
-    )
+    drawn["latency"] = _latency([o for o in outcomes if like("inference", 1, TYPICAL)(o.case)])
     paths = []
     for name, figure in drawn.items():
         if figure is not None:

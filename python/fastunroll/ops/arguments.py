@@ -5,7 +5,7 @@ Sizes: ``batch`` B, ``n_measurements`` m, ``n_atoms`` n, ``n_layers`` K. One lay
     y = x_k + momentum_k (x_k - x_{k-1})
     v = (p A^T - b) W       (factored form)   or   v = p G - c   (Gram form)
     u = skip * y - step_k * v
-    x_{k+1} = prox(u; threshold_k)
+    x_{k+1} = prox(u; threshold_k, prox_shape_k)
 
 where the gradient is taken at ``p = y`` (Nesterov) or at ``p = x_k`` (heavy ball).
 
@@ -21,7 +21,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:  # `fastunroll.runtime` gets here without torch
     from torch import Tensor
 
-PROX_KINDS = ("soft", "nonnegative", "hard")
+PROX_KINDS = ("soft", "nonnegative", "hard", "smooth", "firm", "scad")
+"""Proximal operators, in the order of the native enumeration."""
+
+LEAST_SHAPES = {"firm": 1.0, "scad": 2.0}
+"""Proximal operators with a shape parameter, and the number that it must exceed."""
 
 
 class UnrolledArguments(NamedTuple):
@@ -38,6 +42,7 @@ class UnrolledArguments(NamedTuple):
     rule_weight: Tensor | None  # w of the gradient-norm rule: (K,)
     rule_bias: Tensor | None  # c of the gradient-norm rule: (K,)
     momentum: Tensor | None  # (K,); None means 0
+    prox_shape: Tensor | None = None  # (K,) with the kinds of LEAST_SHAPES, else None
     previous: Tensor | None = None  # x_{-1}: (B, n); None means x_0; carries no gradient
     rule_minimum: float = 0.0  # alpha_min of the gradient-norm rule
     rule_maximum: float = 1.0  # alpha_max of the gradient-norm rule
@@ -88,5 +93,5 @@ class UnrolledArguments(NamedTuple):
 _DICTIONARY = UnrolledArguments._fields.index("dictionary")
 _MEASUREMENTS = UnrolledArguments._fields.index("measurements")
 
-N_DIFFERENTIABLE = 11
-"""The first 11 fields of `UnrolledArguments` can receive a gradient."""
+N_DIFFERENTIABLE = 12
+"""The first 12 fields of `UnrolledArguments` can receive a gradient."""

@@ -111,24 +111,24 @@ class _Multiply(torch.autograd.Function):
         )
 
 
-class _SoftThreshold(torch.autograd.Function):
+class _Shrink(torch.autograd.Function):
     @staticmethod
-    def forward(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
-        shrunk: Tensor = _ops.soft_threshold.default(u, threshold, nonnegative)
+    def forward(u: Tensor, threshold: Tensor, prox: str) -> Tensor:
+        shrunk: Tensor = _ops.shrink.default(u, threshold, prox)
         return shrunk
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:2])
-        ctx.nonnegative = inputs[2]
+        ctx.prox = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         u, threshold = ctx.saved_tensors
         if _double_backward():
-            found = reference.soft_threshold_backward(grad, u, threshold, ctx.nonnegative)
+            found = reference.shrink_backward(grad, u, threshold, ctx.prox)
         else:
-            found = _ops.soft_threshold_backward.default(grad, u, threshold, ctx.nonnegative)
+            found = _ops.shrink_backward.default(grad, u, threshold, ctx.prox)
         return (*found, None)
 
 
@@ -140,14 +140,14 @@ def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
     return products
 
 
-def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
-    """Shrinkage with its gradient; arguments as `fastunroll.soft_threshold`, checked there."""
+def shrink(u: Tensor, threshold: Tensor, prox: str) -> Tensor:
+    """Shrinkage (soft, nonnegative or smooth) with its gradient; the arguments are checked."""
     if forced_backend() == "reference" or u.numel() == 0:
-        return reference.soft_threshold(u, threshold, nonnegative)
+        return reference.shrink(u, threshold, prox)
     if needs_grad((u, threshold)):
-        shrunk: Tensor = _SoftThreshold.apply(u, threshold, nonnegative)  # type: ignore[no-untyped-call]
+        shrunk: Tensor = _Shrink.apply(u, threshold, prox)  # type: ignore[no-untyped-call]
     else:
-        shrunk = _ops.soft_threshold.default(u, threshold, nonnegative)
+        shrunk = _ops.shrink.default(u, threshold, prox)
     return shrunk
 
 

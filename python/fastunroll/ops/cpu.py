@@ -10,7 +10,7 @@ from torch import Tensor
 from fastunroll import _native
 from fastunroll._native import Tape
 from fastunroll.ops import native
-from fastunroll.ops.arguments import UnrolledArguments
+from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
 from fastunroll.ops.pack import pack, pack_operands
 from fastunroll.ops.schema import library, zero_gradients
 
@@ -56,7 +56,7 @@ class Bound:
             analysis=a.linear is None,
         )
         rows = [_contiguous(t) for t in (a.linear, a.measurements, a.initial, a.previous)]
-        layer = [_contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum)]
+        layer = [_contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum, a.prox_shape)]
         step, threshold = _rows_contiguous(a.step), _rows_contiguous(a.threshold)
         self.keep_alive = (packed, rows, layer, step, threshold)
         m = a.dictionary.shape[0] if a.dictionary is not None else 0
@@ -177,40 +177,41 @@ def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
     return out
 
 
-def _threshold_problem(u: Tensor, threshold: Tensor) -> tuple[int, int, int, int, bool, bool]:
+def _shrink_problem(
+    u: Tensor, threshold: Tensor, prox: str
+) -> tuple[int, int, int, int, bool, bool, int]:
     rows = u.shape[0] if u.dim() == 2 else 1
     per_sample = threshold.dim() == 2 and threshold.shape[0] > 1
     per_atom = threshold.dim() > 0 and threshold.shape[-1] > 1
-    return (u.data_ptr(), rows, u.shape[-1], threshold.data_ptr(), per_sample, per_atom)
+    kind = PROX_KINDS.index(prox)
+    return (u.data_ptr(), rows, u.shape[-1], threshold.data_ptr(), per_sample, per_atom, kind)
 
 
-def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
-    """Bare shrinkage; see `fastunroll.ops.reference.soft_threshold`."""
+def shrink(u: Tensor, threshold: Tensor, prox: str) -> Tensor:
+    """Bare shrinkage; see `fastunroll.ops.reference.shrink`."""
     u, threshold = u.contiguous(), threshold.contiguous()
     out = torch.empty_like(u)
     double = u.dtype == torch.float64
-    run = _native.soft_threshold_f64 if double else _native.soft_threshold_f32
-    problem = _threshold_problem(u, threshold)
-    native.check(run(*problem, nonnegative, out.data_ptr(), _threads(u.numel())))
+    run = _native.shrink_f64 if double else _native.shrink_f32
+    problem = _shrink_problem(u, threshold, prox)
+    native.check(run(*problem, out.data_ptr(), _threads(u.numel())))
     return out
 
 
-def soft_threshold_backward(
-    grad: Tensor, u: Tensor, threshold: Tensor, nonnegative: bool
-) -> tuple[Tensor, Tensor]:
+def shrink_backward(grad: Tensor, u: Tensor, threshold: Tensor, prox: str) -> tuple[Tensor, Tensor]:
     """Derivatives of the shrinkage with respect to ``u`` and the threshold."""
     grad, u, threshold = grad.contiguous(), u.contiguous(), threshold.contiguous()
     grad_u, grad_threshold = torch.empty_like(u), torch.empty_like(threshold)
     double = u.dtype == torch.float64
-    run = _native.soft_threshold_backward_f64 if double else _native.soft_threshold_backward_f32
-    problem = _threshold_problem(u, threshold)
+    run = _native.shrink_backward_f64 if double else _native.shrink_backward_f32
+    problem = _shrink_problem(u, threshold, prox)
     results = (grad_u.data_ptr(), grad_threshold.data_ptr())
-    native.check(run(grad.data_ptr(), *problem, nonnegative, *results, _threads(u.numel())))
+    native.check(run(grad.data_ptr(), *problem, *results, _threads(u.numel())))
     return grad_u, grad_threshold
 
 
 library.impl("unrolled", unrolled, "CPU")
 library.impl("unrolled_backward", unrolled_backward, "CPU")
 library.impl("multiply", multiply, "CPU")
-library.impl("soft_threshold", soft_threshold, "CPU")
-library.impl("soft_threshold_backward", soft_threshold_backward, "CPU")
+library.impl("shrink", shrink, "CPU")
+library.impl("shrink_backward", shrink_backward, "CPU")

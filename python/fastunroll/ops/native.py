@@ -20,6 +20,7 @@ _ERRORS: dict[int, tuple[type[Exception], str]] = {
     3: (ValueError, "momentum must be finite"),
     4: (ValueError, "step.weight and step.bias must be finite"),
     5: (MemoryError, "not enough memory for the working buffers of the recursion"),
+    6: (ValueError, "prox_shape must be finite and greater than 1 (firm) or 2 (scad)"),
 }
 
 
@@ -63,7 +64,7 @@ def make_problem(
         Bytes of a number: 4 or 8.
     sizes : (B, m, n, K)
     packed : addresses of G, G^T, A^T, W and W^T in the kernels' layout
-    layer : addresses of the rule's weight and bias, and of the momentum
+    layer : addresses of the rule's weight and bias, of the momentum and of the prox shape
     rows : addresses of c, b, x_0 and x_{-1}
     """
     make = _native.Problem_f64 if itemsize == 8 else _native.Problem_f32

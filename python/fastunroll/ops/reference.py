@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
+from fastunroll.ops.arguments import LEAST_SHAPES, N_DIFFERENTIABLE, UnrolledArguments
 
 
 def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
@@ -27,27 +28,60 @@ def soft_threshold(u: Tensor, threshold: Tensor, nonnegative: bool = False) -> T
     return torch.where(size <= threshold, torch.zeros_like(shrunk), shrunk)
 
 
-def soft_threshold_backward(
-    grad: Tensor, u: Tensor, threshold: Tensor, nonnegative: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Derivatives of `soft_threshold` with respect to ``u`` and the threshold."""
-    keep = ~((u if nonnegative else u.abs()) <= threshold)
+def smooth_soft_threshold(u: Tensor, threshold: Tensor) -> Tensor:
+    """Smooth soft threshold s_t(u) = log(1 + e^(u - t)) - log(1 + e^(-u - t)).
+
+    Written by log(sigmoid), whose derivatives of every order PyTorch knows.
+    """
+    return logsigmoid(u + threshold) - logsigmoid(threshold - u)
+
+
+def folded_threshold(u: Tensor, threshold: Tensor, shape: Tensor, bend: float) -> Tensor:
+    """Firm (``bend`` 1) and SCAD (``bend`` 2) shrinkage.
+
+    |x| is 0 up to |u| = t, the soft threshold's up to |u| = bend t, grows in a line from there to
+    |x| = |u| at |u| = shape t, and is |u| beyond. A kink belongs to the piece below it.
+    """
+    size = u.abs()
+    over = size - bend * threshold
+    shrunk = size - threshold + torch.where(over > 0, over / (shape - bend), torch.zeros_like(over))
+    magnitude = torch.where(size > shape * threshold, size, shrunk)
+    return torch.where(size <= threshold, torch.zeros_like(u), torch.sign(u) * magnitude)
+
+
+def shrink(u: Tensor, threshold: Tensor, kind: str) -> Tensor:
+    """One of the shrinkages without a shape: soft, nonnegative or smooth."""
+    if kind == "smooth":
+        return smooth_soft_threshold(u, threshold)
+    return soft_threshold(u, threshold, nonnegative=kind == "nonnegative")
+
+
+def shrink_backward(grad: Tensor, u: Tensor, threshold: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Derivatives of `shrink` with respect to ``u`` and the threshold."""
+    if kind == "smooth":
+        above, below = torch.sigmoid(u - threshold), torch.sigmoid(-u - threshold)
+        return grad * (above + below), (grad * (below - above)).sum_to_size(threshold.shape)
+    keep = ~((u if kind == "nonnegative" else u.abs()) <= threshold)
     grad_u = torch.where(keep, grad, torch.zeros_like(grad))
-    terms = -grad_u if nonnegative else -torch.sign(u) * grad_u
+    terms = -grad_u if kind == "nonnegative" else -torch.sign(u) * grad_u
     return grad_u, terms.sum_to_size(threshold.shape)
 
 
-def prox(u: Tensor, threshold: Tensor, kind: str, bypass: int) -> Tensor:
+def prox(
+    u: Tensor, threshold: Tensor, kind: str, bypass: int = 0, shape: Tensor | None = None
+) -> Tensor:
     """Proximal operator of one layer with support selection.
 
     ``bypass`` entries of largest magnitude (ties included) that also exceed the threshold are kept
-    as they are; the selection carries no gradient.
+    as they are; the selection carries no gradient. ``shape`` goes with the kinds of `LEAST_SHAPES`.
     """
+    if shape is not None:
+        return folded_threshold(u, threshold, shape, LEAST_SHAPES[kind])
     magnitude = u if kind == "nonnegative" else u.abs()
     keep = ~(magnitude <= threshold)
     if kind == "hard":
         return torch.where(keep, u, torch.zeros_like(u))
-    shrunk = soft_threshold(u, threshold, nonnegative=kind == "nonnegative")
+    shrunk = shrink(u, threshold, kind)
     if bypass <= 0:
         return shrunk
     rank = magnitude.detach().topk(min(bypass, u.shape[-1]), dim=-1).values[..., -1:]
@@ -106,7 +140,8 @@ def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
         update = _step(a, direction, layer) * direction
         u = y - update if a.skip else -update
         bypass = a.bypass[layer] if a.bypass else 0
-        before, x = x, prox(u, a.threshold[layer], a.prox, bypass)
+        shape = None if a.prox_shape is None else a.prox_shape[layer]
+        before, x = x, prox(u, a.threshold[layer], a.prox, bypass, shape)
         iterates.append(x)
     objective = [_objective(a, x) for x in iterates] if a.with_objective else []
     none = a.threshold.new_empty(0)

@@ -15,9 +15,9 @@ from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
 _UNROLLED = """
     Tensor? linear, Tensor? gram, Tensor? dictionary, Tensor? weight, Tensor? measurements,
     Tensor? initial, Tensor? step, Tensor threshold, Tensor? rule_weight, Tensor? rule_bias,
-    Tensor? momentum, Tensor? previous, float rule_minimum, float rule_maximum, str prox,
-    int[] bypass, bool skip, bool heavy_ball, float objective_weight, bool with_objective,
-    bool with_iterates, Tensor[] packed
+    Tensor? momentum, Tensor? prox_shape, Tensor? previous, float rule_minimum,
+    float rule_maximum, str prox, int[] bypass, bool skip, bool heavy_ball,
+    float objective_weight, bool with_objective, bool with_iterates, Tensor[] packed
 """
 _GRADIENTS = ", ".join(["Tensor"] * N_DIFFERENTIABLE)
 
@@ -28,10 +28,9 @@ library.define(
     f"{_UNROLLED}, bool[] needs) -> ({_GRADIENTS})"
 )
 library.define("multiply(Tensor rows, Tensor matrices) -> Tensor")
-library.define("soft_threshold(Tensor u, Tensor threshold, bool nonnegative) -> Tensor")
+library.define("shrink(Tensor u, Tensor threshold, str prox) -> Tensor")
 library.define(
-    "soft_threshold_backward(Tensor grad, Tensor u, Tensor threshold, bool nonnegative) "
-    "-> (Tensor, Tensor)"
+    "shrink_backward(Tensor grad, Tensor u, Tensor threshold, str prox) -> (Tensor, Tensor)"
 )
 
 
@@ -67,12 +66,12 @@ def _multiply_shape(rows: Tensor, matrices: Tensor) -> Tensor:
     return rows.new_empty(matrices.shape[0], rows.shape[0], matrices.shape[2])
 
 
-def _soft_threshold_shape(u: Tensor, threshold: Tensor, nonnegative: bool) -> Tensor:
+def _shrink_shape(u: Tensor, threshold: Tensor, prox: str) -> Tensor:
     return torch.empty_like(u, memory_format=torch.contiguous_format)
 
 
-def _soft_threshold_backward_shapes(
-    grad: Tensor, u: Tensor, threshold: Tensor, nonnegative: bool
+def _shrink_backward_shapes(
+    grad: Tensor, u: Tensor, threshold: Tensor, prox: str
 ) -> tuple[Tensor, Tensor]:
     return (
         torch.empty_like(u, memory_format=torch.contiguous_format),
@@ -84,8 +83,8 @@ for _name, _shapes in (
     ("unrolled", _unrolled_shapes),
     ("unrolled_backward", _unrolled_backward_shapes),
     ("multiply", _multiply_shape),
-    ("soft_threshold", _soft_threshold_shape),
-    ("soft_threshold_backward", _soft_threshold_backward_shapes),
+    ("shrink", _shrink_shape),
+    ("shrink_backward", _shrink_backward_shapes),
 ):
     torch.library.register_fake(f"fastunroll::{_name}", _shapes, lib=library)
 
@@ -109,7 +108,5 @@ def _unrolled_backward_fallback(
 library.impl("unrolled", _unrolled_fallback, "CompositeExplicitAutograd")
 library.impl("unrolled_backward", _unrolled_backward_fallback, "CompositeExplicitAutograd")
 library.impl("multiply", reference.multiply, "CompositeExplicitAutograd")
-library.impl("soft_threshold", reference.soft_threshold, "CompositeExplicitAutograd")
-library.impl(
-    "soft_threshold_backward", reference.soft_threshold_backward, "CompositeExplicitAutograd"
-)
+library.impl("shrink", reference.shrink, "CompositeExplicitAutograd")
+library.impl("shrink_backward", reference.shrink_backward, "CompositeExplicitAutograd")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cpu/soft_threshold.h"
+#include "cpu/shrink.h"
 
 #include <cmath>
 #include <vector>
@@ -14,7 +14,7 @@ constexpr std::int64_t kRowsPerTask = 64;
 constexpr std::int64_t kAtomsPerTask = 256;
 
 template <class T>
-bool valid(const ThresholdProblem<T>& p) {
+bool valid(const ShrinkProblem<T>& p) {
   const LayerParameter<T> threshold{p.threshold, 0, p.sample_stride, p.atom_stride};
   return all_of(threshold, 1, p.rows, p.cols, [](T t) { return std::isfinite(t) && t >= T(0); });
 }
@@ -22,23 +22,23 @@ bool valid(const ThresholdProblem<T>& p) {
 }  // namespace
 
 template <class T>
-Status soft_threshold(const ThresholdProblem<T>& p, T* out, int threads) {
+Status shrink(const ShrinkProblem<T>& p, T* out, int threads) {
   if (!valid(p)) return Status::bad_threshold;
   const Kernels<T>& kernels = active<T>();
   const std::int64_t tasks = (p.rows + kRowsPerTask - 1) / kRowsPerTask;
   parallel_for(tasks, threads, [&](std::int64_t task, int) {
     const std::int64_t end = std::min((task + 1) * kRowsPerTask, p.rows);
     for (std::int64_t r = task * kRowsPerTask; r < end; ++r) {
-      kernels.soft_threshold(p.cols, p.u + r * p.cols, p.threshold + r * p.sample_stride,
-                             p.atom_stride != 0, p.nonnegative, out + r * p.cols);
+      kernels.shrink(p.cols, p.u + r * p.cols, p.threshold + r * p.sample_stride,
+                     p.atom_stride != 0, p.prox, out + r * p.cols);
     }
   });
   return Status::ok;
 }
 
 template <class T>
-Status soft_threshold_backward(const ThresholdProblem<T>& p, const T* grad, T* grad_u,
-                               T* grad_threshold, int threads) {
+Status shrink_backward(const ShrinkProblem<T>& p, const T* grad, T* grad_u, T* grad_threshold,
+                       int threads) {
   if (!valid(p)) return Status::bad_threshold;
   const Kernels<T>& kernels = active<T>();
   const bool per_atom = p.atom_stride != 0;
@@ -53,9 +53,9 @@ Status soft_threshold_backward(const ThresholdProblem<T>& p, const T* grad, T* g
     const std::int64_t cols = per_atom ? std::min(kAtomsPerTask, p.cols - col) : p.cols;
     for (std::int64_t r = row; r < row_end; ++r) {
       const std::int64_t at = r * p.cols + col;
-      const double total = kernels.soft_threshold_backward(
+      const double total = kernels.shrink_backward(
           cols, grad + at, p.u + at, p.threshold + r * p.sample_stride + (per_atom ? col : 0),
-          per_atom, p.nonnegative, grad_u + at, per_atom ? sums.data() + col : nullptr);
+          per_atom, p.prox, grad_u + at, per_atom ? sums.data() + col : nullptr);
       if (!per_atom) sums[static_cast<std::size_t>(r)] = total;
     }
   });
@@ -70,11 +70,11 @@ Status soft_threshold_backward(const ThresholdProblem<T>& p, const T* grad, T* g
   return Status::ok;
 }
 
-template Status soft_threshold<float>(const ThresholdProblem<float>&, float*, int);
-template Status soft_threshold<double>(const ThresholdProblem<double>&, double*, int);
-template Status soft_threshold_backward<float>(const ThresholdProblem<float>&, const float*, float*,
-                                               float*, int);
-template Status soft_threshold_backward<double>(const ThresholdProblem<double>&, const double*,
-                                                double*, double*, int);
+template Status shrink<float>(const ShrinkProblem<float>&, float*, int);
+template Status shrink<double>(const ShrinkProblem<double>&, double*, int);
+template Status shrink_backward<float>(const ShrinkProblem<float>&, const float*, float*, float*,
+                                       int);
+template Status shrink_backward<double>(const ShrinkProblem<double>&, const double*, double*,
+                                        double*, int);
 
 }  // namespace fastunroll::cpu
