@@ -129,20 +129,27 @@ def _checked_counts(bypass: object) -> tuple[int, ...]:
 
 def _prox_shape(value: object, prox: str, layers: int, like: Tensor) -> Tensor | None:
     """Bring the shape of a firm or SCAD shrinkage to (layers,)."""
+    if not isinstance(value, Tensor):
+        number = check_prox_shape(prox, value)
+        return None if number is None else like.new_full((layers,), number)
+    if prox not in LEAST_SHAPES:
+        raise ValueError(f"prox_shape must be None with prox {prox!r}")
+    check_like("prox_shape", check_tensor("prox_shape", value, (0, 1)), "measurements", like)
+    if value.numel() != 1:
+        check_shape("prox_shape", value, (layers,), "n_layers")
+    return value.expand(layers)
+
+
+def check_prox_shape(prox: str, value: object) -> float | None:
+    """Return the shape of a proximal operator if it has one and ``value`` fits, else None."""
     least = LEAST_SHAPES.get(prox)
     if least is None:
         if value is not None:
             raise ValueError(f"prox_shape must be None with prox {prox!r}")
         return None
-    if not isinstance(value, Tensor):
-        if value is None:
-            raise ValueError(f"prox_shape must be given with prox {prox!r}")
-        number = check_number("prox_shape", value, minimum=least, exclusive=True)
-        return like.new_full((layers,), number)
-    check_like("prox_shape", check_tensor("prox_shape", value, (0, 1)), "measurements", like)
-    if value.numel() != 1:
-        check_shape("prox_shape", value, (layers,), "n_layers")
-    return value.expand(layers)
+    if value is None:
+        raise ValueError(f"prox_shape must be given with prox {prox!r}")
+    return check_number("prox_shape", value, minimum=least, exclusive=True)
 
 
 def _leading(value: object) -> int | None:

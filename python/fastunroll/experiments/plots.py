@@ -37,7 +37,7 @@ _MARKERS = {
     "split conformal": "o",
     "Gaussian residuals": "s",
 }
-_STYLE: dict[RcKeyType, Any] = {
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -69,11 +69,11 @@ def figures(
         "calibration": lambda: _calibration(parts["calibration"]),
         "denoising": lambda: _denoising(parts["denoising"]["shown"], pictures),
     }
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         return {name: draw() for name, draw in draws.items()}
 
 
-def _panels(columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
+def panels(columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
     """Make a figure that needs no window system."""
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(1, columns)
@@ -96,7 +96,7 @@ def _lines(axes: Axes, x: Any, curves: Mapping[str, Any], *, markers: bool = Tru
         )
 
 
-def _plain_ticks(axis: Axis) -> None:
+def plain_ticks(axis: Axis) -> None:
     """Mark a logarithmic axis at 1, 2, 5, 10, ... (a long one at 1, 10, ...) in plain numbers."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
@@ -110,7 +110,7 @@ def _shared_legend(figure: Figure, axes: Axes, columns: int) -> None:
 
 
 def _objective(part: Mapping[str, Any]) -> Figure:
-    figure, (above, whole) = _panels(2, _WIDE)
+    figure, (above, whole) = panels(2, _WIDE)
     layers = range(len(next(iter(part["F"].values()))))
     gaps = {name: np.subtract(curve, part["minimum"]) for name, curve in part["F"].items()}
     _lines(above, layers, gaps, markers=False)
@@ -121,36 +121,36 @@ def _objective(part: Mapping[str, Any]) -> Figure:
     for axes in (above, whole):
         axes.set_xlabel("layer or iteration k")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _plain_ticks(axes.yaxis)
+        plain_ticks(axes.yaxis)
     _shared_legend(figure, whole, 5)
     return figure
 
 
 def _sparsity(part: Mapping[str, Any]) -> Figure:
-    figure, panels = _panels(2, (8.0, 4.0))
+    figure, both = panels(2, (8.0, 4.0))
     percent = 100 * np.array(part["values"])
     for axes, score, label in zip(
-        panels, ("MAE", "F1"), ("mean absolute error", "F1 of the support"), strict=True
+        both, ("MAE", "F1"), ("mean absolute error", "F1 of the support"), strict=True
     ):
         _lines(axes, percent, part[score])
         axes.set(xlabel="non-zeros of the true codes (%)", ylabel=label)
         axes.set_xticks(percent, [f"{p:g}" for p in percent])
-    panels[0].set_ylim(bottom=0)
-    _shared_legend(figure, panels[0], 4)
+    both[0].set_ylim(bottom=0)
+    _shared_legend(figure, both[0], 4)
     return figure
 
 
 def _snr(part: Mapping[str, Any]) -> Figure:
-    figure, axes = _panels(1, (5.6, 4.2))
+    figure, axes = panels(1, (5.6, 4.2))
     _lines(axes, part["values"], part["MAE"])
     axes.set(xlabel="signal-to-noise ratio (dB)", ylabel="mean absolute error", yscale="log")
-    _plain_ticks(axes.yaxis)
+    plain_ticks(axes.yaxis)
     _shared_legend(figure, axes, 3)
     return figure
 
 
 def _latency(times: Mapping[str, Any]) -> Figure:
-    figure, axes = _panels(1, (7.0, 3.5))
+    figure, axes = panels(1, (7.0, 3.5))
     names = list(times)[::-1]
     boxes = axes.boxplot(
         [times[name] for name in names],
@@ -175,14 +175,14 @@ def _latency(times: Mapping[str, Any]) -> Figure:
             fontsize=9,
         )
     axes.set(xscale="log", xlabel="time for one sample (µs), one thread")
-    _plain_ticks(axes.xaxis)
+    plain_ticks(axes.xaxis)
     axes.set_xlim(right=1.6 * max(float(np.percentile(t, 95)) for t in times.values()))
     axes.grid(axis="y", visible=False)
     return figure
 
 
 def _ablation(rows: Mapping[str, Any]) -> Figure:
-    figure, axes = _panels(1, (6.4, 2.8))
+    figure, axes = panels(1, (6.4, 2.8))
     names = list(rows)[::-1]
     errors = [rows[name]["MAE"] for name in names]
     colours = [_COLOURS["LPG-Net"] if name == FULL else "#9A9A9A" for name in names]
@@ -199,7 +199,7 @@ def _ablation(rows: Mapping[str, Any]) -> Figure:
 
 
 def _calibration(part: Mapping[str, Any]) -> Figure:
-    figure, (covered, widths) = _panels(2, _WIDE)
+    figure, (covered, widths) = panels(2, _WIDE)
     percent = 100 * np.array(part["levels"])
     span = [percent[0] - 2, 100]
     covered.plot(span, span, color="#666666", linewidth=1, linestyle=":", label="ideal")
@@ -215,8 +215,8 @@ def _calibration(part: Mapping[str, Any]) -> Figure:
 
 def _denoising(shown: Mapping[str, Any], pictures: Mapping[str, Any]) -> Figure:
     names = ("clean", "noisy", "ISTA", "LPG-Net")
-    figure, panels = _panels(len(names), (10.0, 3.0))
-    for axes, name in zip(panels, names, strict=True):
+    figure, row = panels(len(names), (10.0, 3.0))
+    for axes, name in zip(row, names, strict=True):
         axes.imshow(pictures[name], cmap="gray", vmin=0, vmax=1)
         title = f"{name}\n"
         if name in shown:

@@ -115,7 +115,7 @@ def write_report(results: LpgNetResults, output: Path) -> None:
     """
     pictures = {}
     for name, figure in figures(results.parts, results.pictures).items():
-        pictures[name] = _png(figure)
+        pictures[name] = png(figure)
         with atomic_write(output / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(pictures[name])
     listings = tables(results)
@@ -123,7 +123,7 @@ def write_report(results: LpgNetResults, output: Path) -> None:
         for index, listing in enumerate(found):
             suffix = f"-{index + 1}" if len(found) > 1 else ""
             write_csv(output / "tables" / f"{name}{suffix}.csv", listing.header, listing.rows)
-    text = "\n".join(_markdown(listing) for found in listings.values() for listing in found)
+    text = "\n".join(markdown(listing) for found in listings.values() for listing in found)
     write_text(output / "tables" / "tables.md", text)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastunroll.experiments"),
@@ -210,7 +210,7 @@ def _by_name(title: str, label: str, rows: Mapping[str, Mapping[str, float]]) ->
     """One row per name; what a row lacks stays empty."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     body = [
-        [name, *(_number(row[column]) if column in row else "" for column in columns)]
+        [name, *(number(row[column]) if column in row else "" for column in columns)]
         for name, row in rows.items()
     ]
     return Listing(title, [label, *columns], body)
@@ -220,11 +220,11 @@ def _by_value(
     title: str, label: str, values: Sequence[float], curves: Mapping[str, Sequence[float]]
 ) -> Listing:
     """One row per value, one column per curve."""
-    body = [[_number(v) for v in row] for row in zip(values, *curves.values(), strict=True)]
+    body = [[number(v) for v in row] for row in zip(values, *curves.values(), strict=True)]
     return Listing(title, [label, *curves], body)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Four significant digits, without an exponent where one can do without."""
     if isinstance(value, int):
         return str(value)
@@ -248,13 +248,15 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
     return rows
 
 
-def _markdown(listing: Listing) -> str:
+def markdown(listing: Listing) -> str:
+    """A table in Markdown, with its title."""
     rows = [listing.header, ["---"] * len(listing.header), *listing.rows]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([f"## {listing.title}", "", *lines, ""])
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Bytes of a figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()

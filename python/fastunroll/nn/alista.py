@@ -39,7 +39,10 @@ class ALISTA(ProxGradientNetwork):
     lam : float
         lambda: the first thresholds are lambda / L with L = 1.001 ||A||_2^2. The first steps are 1.
     prox : str
-        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
+        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`; ``"firm"`` belongs
+        to the MCP penalty, ``"scad"`` to SCAD.
+    prox_shape : float, optional
+        Its shape, where it has one; not learned.
     support_selection : SupportSelection, optional
         The largest entries of a layer skip the shrinkage; by default none do.
 
@@ -59,10 +62,16 @@ class ALISTA(ProxGradientNetwork):
         weight: Tensor | None = None,
         lam: float = 0.4,
         prox: str = "soft",
+        prox_shape: float | None = None,
         support_selection: SupportSelection | None = None,
     ) -> None:
         super().__init__(
-            dictionary, n_layers, lam=lam, prox=prox, support_selection=support_selection
+            dictionary,
+            n_layers,
+            lam=lam,
+            prox=prox,
+            prox_shape=prox_shape,
+            support_selection=support_selection,
         )
         a = self.dictionary
         weight = analytic_weight(a) if weight is None else checked_weight(weight, a)

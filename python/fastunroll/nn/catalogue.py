@@ -9,6 +9,7 @@ from torch import Tensor
 from fastunroll._checks import check_choice
 from fastunroll.data.synthetic import SparseProblem
 from fastunroll.nn.ada_lista import AdaLISTA
+from fastunroll.nn.admm_csnet import ADMMCSNet
 from fastunroll.nn.alista import ALISTA
 from fastunroll.nn.glista import GLISTA
 from fastunroll.nn.hyperlista import HyperLISTA
@@ -25,6 +26,8 @@ from fastunroll.nn.tilista import TiLISTA
 from fastunroll.nn.tista import TISTA
 
 _SELECTION = SupportSelection()
+_MCP_SHAPE = 3.0
+_SCAD_SHAPE = 3.7
 
 catalogue: dict[str, Callable[[SparseProblem, int], LayeredNetwork]] = {
     "lista": lambda p, k: LISTA(p.dictionary, k),
@@ -32,6 +35,8 @@ catalogue: dict[str, Callable[[SparseProblem, int], LayeredNetwork]] = {
     "lista-ss": lambda p, k: LISTA(p.dictionary, k, support_selection=_SELECTION),
     "lista-cp": lambda p, k: LISTACP(p.dictionary, k),
     "lista-cpss": lambda p, k: LISTACP(p.dictionary, k, support_selection=_SELECTION),
+    "lista-mcp": lambda p, k: LISTACP(p.dictionary, k, prox="firm", prox_shape=_MCP_SHAPE),
+    "lista-scad": lambda p, k: LISTACP(p.dictionary, k, prox="scad", prox_shape=_SCAD_SHAPE),
     "tilista": lambda p, k: TiLISTA(p.dictionary, k),
     "tilista-ss": lambda p, k: TiLISTA(p.dictionary, k, support_selection=_SELECTION),
     "alista": lambda p, k: ALISTA(p.dictionary, k),
@@ -42,6 +47,7 @@ catalogue: dict[str, Callable[[SparseProblem, int], LayeredNetwork]] = {
     "glista": lambda p, k: GLISTA(p.dictionary, k),
     "liht": lambda p, k: LIHT(p.dictionary, k),
     "liht-cp": lambda p, k: LIHTCP(p.dictionary, k),
+    "admm-csnet": lambda p, k: ADMMCSNet(p.dictionary, k),
     "tista": lambda p, k: TISTA.for_problem(p, k),
     "lamp": lambda p, k: LAMP(p.dictionary, k),
     "na-alista": lambda p, k: NAALISTA(p.dictionary, k),

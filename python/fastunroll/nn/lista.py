@@ -56,6 +56,8 @@ class LISTA(ProxGradientNetwork):
         with L = 1.001 ||A||_2^2.
     prox : str
         Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
+    prox_shape : float, optional
+        Its shape, where it has one; not learned.
     support_selection : SupportSelection, optional
         The largest entries of a layer skip the shrinkage; by default none do.
 
@@ -74,10 +76,16 @@ class LISTA(ProxGradientNetwork):
         shared_input: bool = False,
         lam: float = 0.4,
         prox: str = "soft",
+        prox_shape: float | None = None,
         support_selection: SupportSelection | None = None,
     ) -> None:
         super().__init__(
-            dictionary, n_layers, lam=lam, prox=prox, support_selection=support_selection
+            dictionary,
+            n_layers,
+            lam=lam,
+            prox=prox,
+            prox_shape=prox_shape,
+            support_selection=support_selection,
         )
         self.tied, self.shared_input = tied, shared_input
         a, step = self.dictionary, first_step(self.dictionary)

@@ -31,7 +31,10 @@ class LISTACP(ProxGradientNetwork):
     lam : float
         lambda of the ISTA that it starts as: th = lambda / L and W = A / L, L = 1.001 ||A||_2^2.
     prox : str
-        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
+        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`; ``"firm"`` belongs
+        to the MCP penalty, ``"scad"`` to SCAD.
+    prox_shape : float, optional
+        Its shape, where it has one; not learned.
     support_selection : SupportSelection, optional
         The largest entries of a layer skip the shrinkage; by default none do.
 
@@ -48,10 +51,16 @@ class LISTACP(ProxGradientNetwork):
         *,
         lam: float = 0.4,
         prox: str = "soft",
+        prox_shape: float | None = None,
         support_selection: SupportSelection | None = None,
     ) -> None:
         super().__init__(
-            dictionary, n_layers, lam=lam, prox=prox, support_selection=support_selection
+            dictionary,
+            n_layers,
+            lam=lam,
+            prox=prox,
+            prox_shape=prox_shape,
+            support_selection=support_selection,
         )
         a, step = self.dictionary, first_step(self.dictionary)
         self.weights = repeated(step * a, n_layers, a)

@@ -19,6 +19,7 @@ from fastunroll._checks import (
 )
 from fastunroll.analysis.spectral import lipschitz_constant
 from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
+from fastunroll.layers import check_prox_shape
 from fastunroll.nn.layered import LayeredNetwork
 from fastunroll.nn.support_selection import SupportSelection
 from fastunroll.nn.thresholds import at_least_zero
@@ -44,6 +45,8 @@ class ProxGradientNetwork(LayeredNetwork):
         lambda of the LASSO problem whose ISTA gives the first thresholds, lambda / L.
     prox : str
         Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
+    prox_shape : float, optional
+        Its shape, where it has one; not learned.
     support_selection : SupportSelection, optional
         The largest entries of a layer skip the shrinkage; by default none do.
 
@@ -63,6 +66,7 @@ class ProxGradientNetwork(LayeredNetwork):
         *,
         lam: float,
         prox: str = "soft",
+        prox_shape: float | None = None,
         support_selection: SupportSelection | None = None,
     ) -> None:
         super().__init__()
@@ -70,6 +74,7 @@ class ProxGradientNetwork(LayeredNetwork):
         check_positive_int("n_layers", n_layers)
         self.lam = check_number("lam", lam, minimum=0.0, exclusive=True)
         self.prox = check_choice("prox", prox, PROX_KINDS)
+        self.prox_shape = check_prox_shape(prox, prox_shape)
         if not isinstance(support_selection, SupportSelection | None):
             raise TypeError(
                 "support_selection must be a SupportSelection or None, "
@@ -113,6 +118,7 @@ class ProxGradientNetwork(LayeredNetwork):
             threshold=threshold,
             n_layers=len(layers),
             prox=self.prox,
+            prox_shape=self.prox_shape,
             bypass=bypass,
             initial=initial,
             objective_weight=objective_weight,
@@ -144,12 +150,14 @@ class ProxGradientNetwork(LayeredNetwork):
         layers = range(self.n_layers)
         weights = self._weights(layers)
         step, threshold = self._numbers(layers)
+        shape = self.prox_shape
         return Program(
             dictionary=self.dictionary,
             weight=one_or_all(weights) if weights else None,
             step=step if isinstance(step, Tensor) else torch.full_like(threshold, step),
             threshold=at_least_zero(threshold),
             prox=self.prox,
+            prox_shape=None if shape is None else torch.full_like(threshold, shape),
             bypass=self._bypass(layers),
         )
 
@@ -160,6 +168,7 @@ class ProxGradientNetwork(LayeredNetwork):
             "n_layers": self.n_layers,
             "lam": self.lam,
             "prox": self.prox,
+            "prox_shape": self.prox_shape,
             "support_selection": None if selection is None else asdict(selection),
         }
 
