@@ -8,6 +8,7 @@ The results equal those of the network in torch on the CPU, bit for bit.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -261,7 +262,11 @@ def _parameter(array: Array | None) -> native.Parameter:
 def _pack(matrices: Array, name: str) -> Array:
     """Copy matrices (layers, rows, cols) to the kernels' layout."""
     size = matrices.itemsize
-    packed = np.empty(native.packed_shape(matrices.shape, size), matrices.dtype)
+    packed_shape = native.packed_shape(matrices.shape, size)
+    nbytes = math.prod(packed_shape) * size
+    memory = np.empty(native.room(nbytes) // size, matrices.dtype)
+    first = native.begin(_address(memory), nbytes) // size
+    packed = memory[first : first + nbytes // size].reshape(packed_shape)
     shape, strides = matrices.shape, _strides(matrices)
     native.pack(size, _address(matrices), shape, strides, _address(packed), name)
     return packed

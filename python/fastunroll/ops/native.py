@@ -14,6 +14,8 @@ from fastunroll.ops.arguments import PROX_KINDS
 _SERIAL_WORK = 1 << 18
 """Multiply-adds below which starting threads costs more than it saves."""
 
+_HUGE_PAGE = 1 << 21
+
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
     1: (ValueError, "step must be positive and finite"),
     2: (ValueError, "threshold must be finite and not negative"),
@@ -97,6 +99,22 @@ def packed_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, int, int, 
     layers, rows, cols = shape
     columns = _native.block_bytes // itemsize
     return (layers, -(-cols // columns), rows, columns)
+
+
+def room(nbytes: int) -> int:
+    """Bytes to ask for so that packed matrices of ``nbytes`` can begin at a huge page."""
+    if nbytes < _HUGE_PAGE // 4:
+        return nbytes
+    return -(-nbytes // _HUGE_PAGE) * _HUGE_PAGE + _HUGE_PAGE
+
+
+def begin(address: int, nbytes: int) -> int:
+    """Bytes from ``address``, where there is `room`, to where the packed matrices shall begin."""
+    if room(nbytes) == nbytes:
+        return 0
+    offset = -address % _HUGE_PAGE
+    _native.prefer_huge_pages(address + offset, room(nbytes) - _HUGE_PAGE)
+    return offset
 
 
 def pack(

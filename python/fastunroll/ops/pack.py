@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -29,7 +30,11 @@ def pack(matrix: Tensor, name: str = "matrix") -> Tensor:
     """
     matrix = matrix if matrix.dim() == 3 else matrix[None]
     size, shape = matrix.element_size(), tuple(matrix.shape)
-    packed = matrix.new_empty(native.packed_shape(shape, size))
+    packed_shape = native.packed_shape(shape, size)
+    nbytes = math.prod(packed_shape) * size
+    memory = matrix.new_empty(native.room(nbytes) // size)
+    first = native.begin(memory.data_ptr(), nbytes) // size
+    packed = memory[first : first + nbytes // size].view(packed_shape)
     native.pack(size, matrix.data_ptr(), shape, matrix.stride(), packed.data_ptr(), name)
     return packed
 
