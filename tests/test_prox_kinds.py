@@ -37,11 +37,18 @@ def randn(*shape: int, seed: int = 3) -> Tensor:
 
 
 def exact_smooth(u: float, t: float) -> tuple[mpmath.mpf, ...]:
-    """Value and derivatives with respect to u and t, from forms of u >= 0 without cancellation."""
+    """s, ds/du, ds/dt, d2s/du2 and d2s/du dt, from forms of |u| without cancellation."""
     a, limit, sign = abs(mpmath.mpf(u)), mpmath.mpf(t), -1 if u < 0 else 1
     p, q = 1 / (1 + mpmath.exp(limit - a)), 1 / (1 + mpmath.exp(a + limit))
     growth = 2 * mpmath.sinh(a) * mpmath.exp(-limit) * (1 - q)
-    return sign * mpmath.log1p(growth), p + q, sign * mpmath.expm1(-2 * a) * p * (1 - q)
+    square = (mpmath.cosh(a) + mpmath.cosh(limit)) ** 2
+    return (
+        sign * mpmath.log1p(growth),
+        p + q,
+        sign * mpmath.expm1(-2 * a) * p * (1 - q),
+        sign * mpmath.sinh(a) * mpmath.sinh(limit) / square,
+        -(1 + mpmath.cosh(a) * mpmath.cosh(limit)) / square,
+    )
 
 
 def arguments_in_all_ranges() -> tuple[Array, Array]:
@@ -64,10 +71,14 @@ def arguments_in_all_ranges() -> tuple[Array, Array]:
 
 
 def worst_errors(dtype: torch.dtype) -> list[float]:
-    """Largest errors of value and derivatives, in units in the last place."""
+    """Largest errors of value, first and second derivatives, in units in the last place."""
     u, t = (torch.tensor(a, dtype=dtype, requires_grad=True) for a in arguments_in_all_ranges())
     y = smooth_soft_threshold(u, t)
-    found = [y.detach(), *torch.autograd.grad(y.sum(), (u, t))]
+    slopes = torch.autograd.grad(y.sum(), (u, t), create_graph=True)
+    found = [x.detach() for x in (y, *slopes)] + list(torch.autograd.grad(slopes[0].sum(), (u, t)))
+    plain = torch.autograd.grad(smooth_soft_threshold(u, t).sum(), (u, t))
+    for one, other in zip(plain, slopes, strict=True):
+        assert_same_bits(one, other.detach(), "slope with and without double backward")
     exact = [exact_smooth(a, b) for a, b in zip(u.tolist(), t.tolist(), strict=True)]
     scalar = np.float64 if dtype == torch.float64 else np.float32
     tiny = torch.finfo(dtype).tiny
@@ -147,6 +158,24 @@ def test_gradients_of_smooth_soft_threshold(shape: tuple[int, ...]) -> None:
     u, t = (3 * randn(B, N)).requires_grad_(), randn(*shape).abs().requires_grad_()
     assert torch.autograd.gradcheck(smooth_soft_threshold, (u, t))
     assert torch.autograd.gradgradcheck(smooth_soft_threshold, (u, t))
+
+
+def test_higher_derivatives_of_smooth_soft_threshold() -> None:
+    def derivatives(shrink: Callable[[Tensor, Tensor], Tensor], u: Tensor) -> list[Tensor]:
+        u, t = u.clone().requires_grad_(), torch.tensor(1.0, dtype=u.dtype, requires_grad=True)
+        found = [shrink(u, t)]
+        for _ in range(3):
+            found.append(torch.autograd.grad(found[-1].sum(), u, create_graph=True)[0])
+        return [*found[2:], *torch.autograd.grad(found[2].sum(), t)]
+
+    u = torch.tensor([-2.0, -1.0, -0.3, 0.0, 0.5, 1.0, 3.0], dtype=torch.float64)
+    expected = derivatives(reference.smooth_soft_threshold, u)
+    for one, other in zip(derivatives(smooth_soft_threshold, u), expected, strict=True):
+        assert_close(one.detach(), other.detach(), 1e-13, "derivative")
+    far = torch.tensor([-INF, -1e300, 1e300, INF, NAN], dtype=torch.float64)
+    second = derivatives(smooth_soft_threshold, far)[0]
+    assert not second[:4].any()
+    assert bool(second[4].isnan())
 
 
 def test_smooth_soft_threshold_is_independent_of_threads_and_rows() -> None:

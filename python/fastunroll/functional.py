@@ -65,8 +65,8 @@ def soft_threshold(u: Tensor, threshold: Tensor | float, *, nonnegative: bool = 
 def smooth_soft_threshold(u: Tensor, threshold: Tensor | float) -> Tensor:
     """Smooth soft threshold s_t(u) = log(1 + e^(u - t)) - log(1 + e^(-u - t)).
 
-    Odd, strictly increasing, and u - t for u far above t. In float64, value and first derivatives
-    are within 4 units in the last place for thresholds up to 20, however large or small ``u`` is.
+    Odd, strictly increasing, and u - t for u far above t. In float64, value, first and second
+    derivatives are right to about 4 units in the last place for thresholds up to 20 and any ``u``.
     Source: Shah et al., "Optimization Guarantees of Unfolded ISTA and ADMM Networks With Smooth
     Soft-Thresholding" (arXiv 2309.06195).
 

@@ -111,6 +111,29 @@ class _Multiply(torch.autograd.Function):
         )
 
 
+class _SmoothSlopes(torch.autograd.Function):
+    """Slopes (n,) of the smooth soft threshold by the kernel, for u and thresholds (n,).
+
+    Their own derivatives, the second ones of the threshold, are closed forms.
+    """
+
+    @staticmethod
+    def forward(u: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+        slopes: tuple[Tensor, Tensor] = _ops.shrink_backward.default(
+            torch.ones_like(u), u, threshold, "smooth"
+        )
+        return slopes
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, for_u: Tensor, for_threshold: Tensor) -> tuple[Tensor, Tensor]:
+        curvature, mixed = reference.smooth_curvatures(*ctx.saved_tensors)
+        return for_u * curvature + for_threshold * mixed, for_u * mixed + for_threshold * curvature
+
+
 class _Shrink(torch.autograd.Function):
     @staticmethod
     def forward(u: Tensor, threshold: Tensor, prox: str) -> Tensor:
@@ -125,7 +148,12 @@ class _Shrink(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         u, threshold = ctx.saved_tensors
-        if _double_backward():
+        if _double_backward() and ctx.prox == "smooth":
+            flat = u.flatten(), threshold.expand_as(u).flatten()
+            slopes = _SmoothSlopes.apply(*flat)  # type: ignore[no-untyped-call]
+            for_u, for_threshold = (grad * slope.view_as(u) for slope in slopes)
+            found = for_u, for_threshold.sum_to_size(threshold.shape)
+        elif _double_backward():
             found = reference.shrink_backward(grad, u, threshold, ctx.prox)
         else:
             found = _ops.shrink_backward.default(grad, u, threshold, ctx.prox)
