@@ -19,7 +19,7 @@ from fastunroll.data import SparseProblem
 from fastunroll.data.benchmark import BenchmarkProblem, make_benchmark
 from fastunroll.losses import lasso_loss
 from fastunroll.metrics import nmse_db
-from fastunroll.nn import ALISTA, LISTACP, LPGNet, StepLISTA, SupportSelection, TiLISTA
+from fastunroll.nn import ALISTA, LISTACP, NAALISTA, LPGNet, StepLISTA, SupportSelection, TiLISTA
 from fastunroll.nn.catalogue import catalogue, create
 from fastunroll.training import Stage, Trainer, TrainingResult, recovery
 from fastunroll.training.layerwise import (
@@ -29,7 +29,7 @@ from fastunroll.training.layerwise import (
     fast_phases,
     layerwise_stages,
 )
-from fastunroll.training.recovery import log_error, train_recovery
+from fastunroll.training.recovery import log_error, squared_error, train_recovery
 
 N_LAYERS = 3
 STEPS = 12
@@ -173,6 +173,55 @@ def test_decay_is_geometric() -> None:
     assert single_step(four, [1.0]) == pytest.approx([sum(rates)], rel=1e-5)
 
 
+def test_the_last_weights_can_be_kept() -> None:
+    kept = {}
+    for keep_last in (False, True):
+        model = torch.nn.ParameterDict({"p": torch.tensor(1.0)})
+        stage = Stage(name="one", max_steps=3, learning_rate=0.1, keep_last=keep_last)
+        result = Trainer(
+            model,
+            lambda generator: None,
+            lambda model, batch: model["p"],
+            [stage],
+            validate=lambda model: -float(model["p"]),
+            validate_every=1,
+            progress=False,
+        ).fit()
+        kept[keep_last] = float(model["p"].detach())
+        assert result.validation == -kept[keep_last]
+    assert kept == pytest.approx({False: 1.0, True: 0.7}, rel=1e-5)
+
+
+def test_layerwise_training_ends_with_the_squared_error_and_all_layers() -> None:
+    model, batch = make_model(), PROBLEM.validation
+    trained = train(model, budget=6)
+    assert [r.stage for r in trained.records][-1] == "all layers"
+    assert trained.validation == pytest.approx(nmse_db(model(batch.measurements), batch.codes))
+    codes = 0.9 * batch.codes
+    expected = 0.01 * batch.codes.square().sum(dim=1).mean()
+    torch.testing.assert_close(squared_error(codes, batch), expected)
+
+
+def test_a_network_that_shares_all_is_trained_at_once() -> None:
+    model = NAALISTA(PROBLEM.dictionary, 2, n_hidden=4)
+    result = train(model, budget=3)
+    assert result.n_steps == 6
+    assert {record.stage for record in result.records} == {"all layers"}
+
+
+def test_lista_cp_goes_on_from_a_trained_alista(tmp_path: Path) -> None:
+    model, start = LISTACP(PROBLEM.dictionary, N_LAYERS), ALISTA(PROBLEM.dictionary, N_LAYERS)
+    result = train(model, tmp_path)
+    first = train(start, budget=STEPS // 2)
+    assert result.n_steps == N_STEPS
+    assert {record.stage for record in result.records} == {"all layers"}
+    assert result.records[0].validation == pytest.approx(first.records[-1].validation, rel=1e-9)
+    kept = state(model)
+    again = LISTACP(PROBLEM.dictionary, N_LAYERS)
+    assert train(again, tmp_path).n_steps == N_STEPS
+    assert_same(again, kept)
+
+
 @pytest.mark.parametrize("decay", [0.0, -1.0, float("nan")])
 def test_a_decay_must_be_positive(decay: float) -> None:
     with pytest.raises(ValueError, match="decay must be"):
@@ -197,8 +246,8 @@ def test_layer_by_layer_beats_end_to_end() -> None:
     for schedule in ("layerwise", "end-to-end"):
         model = ALISTA(problem.dictionary, 12, support_selection=SupportSelection())
         train(model, schedule=schedule, budget=60, problem=problem)
-        reached[schedule] = problem.evaluate(model).median_db
-    assert reached["layerwise"] < reached["end-to-end"] - 1
+        reached[schedule] = problem.evaluate(model).nmse_db
+    assert reached["layerwise"] < reached["end-to-end"] - 0.3
 
 
 def test_the_lasso_loss_needs_no_true_codes() -> None:
@@ -279,8 +328,8 @@ def at_sample(patch: pytest.MonkeyPatch, number: int, action: Callable[[], None]
     patch.setattr(SparseProblem, "sample", watched)
 
 
-# 12 ends a layer, 13 and 25 are the first steps of new layers, 15 and 18 are within their phases.
-@pytest.mark.parametrize("step", [1, 12, 13, 15, 18, 25, 36])
+# 6 ends a layer, 7 and 13 are the first steps of new layers, 10 ends a phase; from 19, all layers.
+@pytest.mark.parametrize("step", [1, 6, 7, 10, 13, 18, 19, 27, 36])
 def test_resume_after_ctrl_c_is_exact(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, Tensor]
 ) -> None:
@@ -294,7 +343,7 @@ def test_resume_after_ctrl_c_is_exact(
 
 
 def killed_training(directory: str) -> None:
-    """Body of a process that kills itself in its 23rd step, amid a phase."""
+    """Body of a process that kills itself in its 23rd step, amid the stage of all layers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recovery, "Trainer", partial(Trainer, checkpoint_seconds=0.0))
         at_sample(patch, 23, lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -29,7 +29,7 @@ from fastunroll.nn import ALISTA, LIHT, LISTA, LISTACP, StepLISTA, SupportSelect
 from fastunroll.nn import prox_gradient as module
 from fastunroll.nn.layered import LayeredNetwork
 from fastunroll.nn.prox_gradient import ProxGradientNetwork
-from fastunroll.nn.thresholds import at_least_zero
+from fastunroll.nn.thresholds import LEAST_STEP, at_least_zero
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_model = pytest.mark.parametrize("model", MODELS)
@@ -148,12 +148,14 @@ def test_training_brings_a_negative_threshold_back() -> None:
     assert network.thresholds[0].item() > 0.05
 
 
-def test_a_step_that_is_not_positive_is_named() -> None:
-    network = StepLISTA(dictionary(M, N), K)
+@pytest.mark.parametrize("model", [ALISTA, TiLISTA, StepLISTA])
+def test_a_step_that_is_not_positive_acts_as_the_least(model: type[ProxGradientNetwork]) -> None:
+    network, b = model(dictionary(M, N), K), measurements()
     with torch.no_grad():
+        network.steps[2].fill_(LEAST_STEP)
+        expected = network(b)
         network.steps[2].fill_(-0.1)
-    with pytest.raises(ValueError, match="step must be positive"):
-        network(measurements())
+        assert torch.equal(network(b), expected)
 
 
 # --- What inference keeps
@@ -288,3 +290,27 @@ def test_support_selection_in_a_batch_of_equal_samples() -> None:
     network = random_network(Case(LISTA, SS, 0))
     codes = network(measurements()[:1].expand(BATCH, -1))
     assert torch.equal(codes, codes[:1].expand_as(codes))
+
+
+@pytest.mark.parametrize("selection", [None, SupportSelection()], ids=["plain", "selection"])
+@pytest.mark.parametrize("model", [LISTA, LISTACP])
+def test_takes_over_an_alista(model: type[ProxGradientNetwork], selection: Any) -> None:
+    start = ALISTA(dictionary(M, N), K, support_selection=selection)
+    with torch.no_grad():
+        for k, (step, threshold) in enumerate(zip(start.steps, start.thresholds, strict=True)):
+            step.fill_(0.9 + 0.1 * k)
+            threshold.fill_(0.05 / (k + 1))
+    network = model(start.dictionary, K, support_selection=selection)
+    assert isinstance(network, LISTA | LISTACP)
+    network.take_over(start)
+    b = measurements()
+    np.testing.assert_allclose(
+        network(b).detach().numpy(), start(b).detach().numpy(), rtol=1e-10, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("options", [{"tied": True}, {"shared_input": True}], ids=str)
+def test_layers_that_share_matrices_take_over_no_alista(options: dict[str, bool]) -> None:
+    start = ALISTA(dictionary(M, N), K)
+    with pytest.raises(ValueError, match="share matrices"):
+        LISTA(start.dictionary, K, **options).take_over(start)

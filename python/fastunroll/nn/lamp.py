@@ -20,20 +20,25 @@ from torch import Tensor, nn
 
 from fastunroll._checks import check_number, check_positive_int
 from fastunroll.nn.iterated import IteratedNetwork
-from fastunroll.nn.prox_gradient import repeated
+from fastunroll.nn.prox_gradient import checked_weight, repeated
 from fastunroll.nn.thresholds import at_least_zero
 from fastunroll.ops import reference
 
 
 class LAMP(IteratedNetwork):
-    """LAMP; it starts as AMP, for which the atoms should be nearly orthogonal.
+    """LAMP; unless it is given another B to start from, it starts as AMP.
+
+    AMP itself needs atoms that are nearly orthogonal.
 
     Parameters
     ----------
     dictionary : (n_measurements, n_atoms)
-        A, float32 or float64; copied, not learned. B starts as a_j / ||a_j||^2.
+        A, float32 or float64; copied, not learned.
     n_layers : int
         K.
+    weight : (n_measurements, n_atoms), optional
+        First B, copied; a_j / ||a_j||^2 by default. The weights of
+        `fastunroll.analysis.analytic.analytic_weight` are a better start.
     first_threshold : float
         What every th_k starts from, in units of the standard deviation that ||v|| / sqrt(m)
         estimates. A th_k that training makes negative acts as 0.
@@ -45,13 +50,19 @@ class LAMP(IteratedNetwork):
     """
 
     def __init__(
-        self, dictionary: Tensor, n_layers: int = 16, *, first_threshold: float = 1.1402
+        self,
+        dictionary: Tensor,
+        n_layers: int = 16,
+        *,
+        weight: Tensor | None = None,
+        first_threshold: float = 1.1402,
     ) -> None:
         super().__init__(dictionary)
         n_layers = check_positive_int("n_layers", n_layers)
         check_number("first_threshold", first_threshold, minimum=0.0)
         a = self.dictionary
-        self.weight = nn.Parameter(a / a.square().sum(dim=0))
+        weight = a / a.square().sum(dim=0) if weight is None else checked_weight(weight, a)
+        self.weight = nn.Parameter(weight.detach().clone())
         self.thresholds = repeated(first_threshold, n_layers, a)
 
     def _codes(self, b: Tensor, n_layers: int) -> Iterator[Tensor]:

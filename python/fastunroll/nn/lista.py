@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastunroll.nn.alista import ALISTA
 from fastunroll.nn.prox_gradient import (
     ProxGradientNetwork,
+    checked_weight,
     first_step,
     needs_grad,
     of_layers,
@@ -35,7 +37,7 @@ from fastunroll.program import Program
 
 
 class LISTA(ProxGradientNetwork):
-    """LISTA; it starts as ISTA.
+    """LISTA; unless it is given another W1 to start from, it starts as ISTA.
 
     It is stored as a gradient step with a learned Gram matrix, which is what the fused recursion
     computes: x W2^T + b W1^T = x - (x G - b W) with ``gram`` G = I - W2^T and ``weight`` W = W1^T.
@@ -51,9 +53,12 @@ class LISTA(ProxGradientNetwork):
         One W2 for all layers, as in the original.
     shared_input : bool
         One W1 for all layers, as in the original.
+    weight : (n_measurements, n_atoms), optional
+        First W = W1^T, copied; A / L by default, with L = 1.001 ||A||_2^2. The weights of
+        `fastunroll.analysis.analytic.analytic_weight` make it start as ALISTA does. W2 starts as
+        I - W1 A.
     lam : float
-        lambda of the ISTA that it starts as: th = lambda / L, W1 = A^T / L and W2 = I - A^T A / L
-        with L = 1.001 ||A||_2^2.
+        lambda: the first thresholds are lambda / L.
     prox : str
         Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
     prox_shape : float, optional
@@ -74,6 +79,7 @@ class LISTA(ProxGradientNetwork):
         *,
         tied: bool = False,
         shared_input: bool = False,
+        weight: Tensor | None = None,
         lam: float = 0.4,
         prox: str = "soft",
         prox_shape: float | None = None,
@@ -89,7 +95,8 @@ class LISTA(ProxGradientNetwork):
         )
         self.tied, self.shared_input = tied, shared_input
         a, step = self.dictionary, first_step(self.dictionary)
-        weight, gram = step * a, step * (a.mT @ a)
+        weight = step * a if weight is None else checked_weight(weight, a).detach().clone()
+        gram = a.mT @ weight
         if shared_input:
             self.weight = nn.Parameter(weight)
         else:
@@ -105,6 +112,25 @@ class LISTA(ProxGradientNetwork):
         one = range(layer, layer + 1)
         (weight,), (gram,) = self._weights(one), self._grams(one)
         return weight.mT, torch.eye(*gram.shape, dtype=gram.dtype, device=gram.device) - gram.mT
+
+    @torch.no_grad()
+    def take_over(self, network: ALISTA) -> None:
+        """Compute what a trained ALISTA of as many layers computes; for matrices of every layer.
+
+        W1_k = g_k W^T, W2_k = I - g_k W^T A, and the same th_k.
+
+        Raises
+        ------
+        ValueError
+            If layers share matrices, whose steps then cannot differ.
+        """
+        if self.tied or self.shared_input:
+            raise ValueError("network cannot be taken over by a LISTA whose layers share matrices")
+        gram = self.dictionary.mT @ network.weight
+        for k, (step, threshold) in enumerate(zip(network.steps, network.thresholds, strict=True)):
+            self.weights[k].copy_(step * network.weight)
+            self.grams[k].copy_(step * gram)
+            self.thresholds[k].copy_(threshold)
 
     def _weights(self, layers: range) -> Sequence[Tensor]:
         return (self.weight,) if self.shared_input else of_layers(self.weights, layers)

@@ -13,14 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from fastunroll.nn.prox_gradient import ProxGradientNetwork, first_step, of_layers, repeated
+from fastunroll.nn.alista import ALISTA
+from fastunroll.nn.prox_gradient import (
+    ProxGradientNetwork,
+    checked_weight,
+    first_step,
+    of_layers,
+    repeated,
+)
 from fastunroll.nn.support_selection import SupportSelection
 
 
 class LISTACP(ProxGradientNetwork):
-    """LISTA-CP; with support selection it is LISTA-CPSS. It starts as ISTA.
+    """LISTA-CP; with support selection it is LISTA-CPSS.
+
+    Unless it is given another W to start from, it starts as ISTA.
 
     Parameters
     ----------
@@ -28,8 +38,11 @@ class LISTACP(ProxGradientNetwork):
         A, float32 or float64; copied, not learned.
     n_layers : int
         K.
+    weight : (n_measurements, n_atoms), optional
+        First W_k, copied; A / L by default, with L = 1.001 ||A||_2^2. The weights of
+        `fastunroll.analysis.analytic.analytic_weight` make it start as ALISTA does.
     lam : float
-        lambda of the ISTA that it starts as: th = lambda / L and W = A / L, L = 1.001 ||A||_2^2.
+        lambda: the first thresholds are lambda / L.
     prox : str
         Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`; ``"firm"`` belongs
         to the MCP penalty, ``"scad"`` to SCAD.
@@ -49,6 +62,7 @@ class LISTACP(ProxGradientNetwork):
         dictionary: Tensor,
         n_layers: int = 16,
         *,
+        weight: Tensor | None = None,
         lam: float = 0.4,
         prox: str = "soft",
         prox_shape: float | None = None,
@@ -63,8 +77,16 @@ class LISTACP(ProxGradientNetwork):
             support_selection=support_selection,
         )
         a, step = self.dictionary, first_step(self.dictionary)
-        self.weights = repeated(step * a, n_layers, a)
+        weight = step * a if weight is None else checked_weight(weight, a)
+        self.weights = repeated(weight.detach(), n_layers, a)
         self.thresholds = repeated(lam * step, n_layers, a)
+
+    @torch.no_grad()
+    def take_over(self, network: ALISTA) -> None:
+        """Compute what a trained ALISTA of as many layers computes: W_k = g_k W, the same th_k."""
+        for k, (step, threshold) in enumerate(zip(network.steps, network.thresholds, strict=True)):
+            self.weights[k].copy_(step * network.weight)
+            self.thresholds[k].copy_(threshold)
 
     def _weights(self, layers: range) -> Sequence[Tensor]:
         return of_layers(self.weights, layers)

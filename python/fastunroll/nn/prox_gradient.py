@@ -22,7 +22,7 @@ from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
 from fastunroll.layers import check_prox_shape
 from fastunroll.nn.layered import LayeredNetwork
 from fastunroll.nn.support_selection import SupportSelection
-from fastunroll.nn.thresholds import at_least_zero
+from fastunroll.nn.thresholds import LEAST_STEP, at_least, at_least_zero
 from fastunroll.ops.arguments import PROX_KINDS
 from fastunroll.prepared import PreparedDictionary, check_weight, prepare
 from fastunroll.program import Program
@@ -58,6 +58,7 @@ class ProxGradientNetwork(LayeredNetwork):
 
     dictionary: Tensor
     thresholds: nn.ParameterList
+    steps: nn.ParameterList
 
     def __init__(
         self,
@@ -89,9 +90,12 @@ class ProxGradientNetwork(LayeredNetwork):
 
     def _numbers(self, layers: range) -> tuple[Tensor | float, Tensor]:
         """Steps (len(layers),), or 1.0 without learned ones, and raw thresholds (len(layers),)."""
-        steps: nn.ParameterList | None = getattr(self, "steps", None)
         thresholds = torch.stack(of_layers(self.thresholds, layers))
-        return 1.0 if steps is None else torch.stack(of_layers(steps, layers)), thresholds
+        return self._steps(layers) if hasattr(self, "steps") else 1.0, thresholds
+
+    def _steps(self, layers: range) -> Tensor:
+        """Learned steps (len(layers),), positive whatever training did to them."""
+        return at_least(torch.stack(of_layers(self.steps, layers)), LEAST_STEP)
 
     def _run(
         self,

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from fastunroll.nn.prox_gradient import ProxGradientNetwork, first_step, of_layers, repeated
+from fastunroll.nn.prox_gradient import ProxGradientNetwork, first_step, repeated
 
 
 class StepLISTA(ProxGradientNetwork):
@@ -49,7 +48,7 @@ class StepLISTA(ProxGradientNetwork):
         return ()
 
     def _numbers(self, layers: range) -> tuple[Tensor, Tensor]:
-        steps = torch.stack(of_layers(self.steps, layers))
+        steps = self._steps(layers)
         return steps, self.lam * steps
 
     def config(self) -> dict[str, Any]:

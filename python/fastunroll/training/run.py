@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fastunroll.io import check_state
 from fastunroll.training.checkpoint import Checkpoint, Position
+from fastunroll.training.distributed import Ranks
 from fastunroll.training.interruption import Interruption
 from fastunroll.training.logs import Log, ProgressBar, Record
 from fastunroll.training.stage import Stage, only_trainable, parameter_groups
@@ -48,21 +49,23 @@ class Run:
         self._best: dict[str, Tensor] = {}
         self._optimizer: torch.optim.Adam | None = None
         self._optimizer_state: dict[int, Any] = {}
+        self._ranks = Ranks()
+        self._stopped = False
+        directory = directory if self._ranks.is_first else None
         self._path = directory / "checkpoint.safetensors" if directory else None
-        if self._path and self._path.exists():
-            if not resume:
-                raise FileExistsError(
-                    f"{self._path} is the checkpoint of an earlier training: continue it with "
-                    "fit(resume=True), or use another directory"
-                )
-            self._load(self._path)
+        checkpoint = self._ranks.from_first(lambda: self._read_checkpoint(resume))
+        if checkpoint is not None:
+            self._restore(checkpoint)
         self.log = Log(
             directory,
             trainer.validation_name,
             tensorboard=trainer.tensorboard,
             n_records=self.position.n_records,
         )
-        self._bar = ProgressBar(trainer.validation_name, enabled=trainer.progress)
+        self.log.records = self._ranks.from_first(lambda: self.log.records)
+        self._bar = ProgressBar(
+            trainer.validation_name, enabled=trainer.progress and self._ranks.is_first
+        )
         self._started = time.monotonic() - self.position.seconds
         self._saved = time.monotonic()
 
@@ -73,10 +76,8 @@ class Run:
             self._bar.start()
             try:
                 self.model.train()
-                while self.position.stage < len(self.trainer.stages):
+                while self.position.stage < len(self.trainer.stages) and not self._stopped:
                     self._run_stage(self.trainer.stages[self.position.stage])
-                    if self._interruption.requested is not None:
-                        break
             finally:
                 self.model.train(training)
                 self._bar.stop()
@@ -96,6 +97,7 @@ class Run:
         self._optimizer = optimizer = torch.optim.Adam(groups, eps=stage.epsilon, fused=True)
         self._bar.begin(stage.name, position.stage_step, stage.max_steps)
         with only_trainable(self.model, parameters):
+            self._call = self._ranks.parallel(self.model)
             if starts:
                 self._record(stage, None)
             else:
@@ -109,7 +111,8 @@ class Run:
                 if position.stage_step % every == 0 or position.stage_step == stage.max_steps:
                     self._record(stage, loss)
                 self._bar.show(position.stage_step, loss, self.log.records[-1])
-                if self._interruption.requested is not None:
+                self._stopped = self._ranks.any(self._interruption.requested is not None)
+                if self._stopped:
                     self._save()
                     return
                 if time.monotonic() - self._saved >= self.trainer.checkpoint_seconds:
@@ -123,12 +126,12 @@ class Run:
     def _step(self, stage: Stage, optimizer: torch.optim.Adam, parameters: list[Tensor]) -> float:
         """Train on one batch and return its loss."""
         step = self.position.stage_step + 1
-        batch = self.trainer.source(self._generator)
+        batch = self._ranks.part(self.trainer.source(self._generator))
         optimizer.zero_grad()
-        loss = (stage.loss or self.trainer.loss)(self.model, batch)
+        loss = self._call(stage.loss or self.trainer.loss, batch)
         if loss.dim():
             raise ValueError(f"loss must return a scalar, got shape {tuple(loss.shape)}")
-        value = loss.item()
+        value = self._ranks.mean(loss)
         self._check_finite("loss", value, step)
         torch.autograd.backward(loss)
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -153,10 +156,10 @@ class Run:
         if validate:
             self.model.eval()
             with torch.no_grad():
-                validation = float(validate(self.model))
+                validation = self._ranks.from_first(lambda: float(validate(self.model)))
             self.model.train()
             self._check_finite("validation", validation, position.stage_step)
-            if position.best is None or validation < position.best:
+            if position.best is None or validation < position.best or stage.keep_last:
                 position.best, position.best_step = validation, position.stage_step
                 state = self.model.state_dict()
                 self._best = {name: tensor.clone() for name, tensor in state.items()}
@@ -199,9 +202,20 @@ class Run:
             ).save(self._path)
         self._saved = time.monotonic()
 
-    def _load(self, path: Path) -> None:
-        checkpoint = Checkpoint.load(path, self.trainer.setup())
-        check_state(checkpoint.model, self.model.state_dict(), str(path))
+    def _read_checkpoint(self, resume: bool) -> Checkpoint | None:
+        """Read the checkpoint to go on from, if there is one."""
+        if self._path is None or not self._path.exists():
+            return None
+        if not resume:
+            raise FileExistsError(
+                f"{self._path} is the checkpoint of an earlier training: continue it with "
+                "fit(resume=True), or use another directory"
+            )
+        checkpoint = Checkpoint.load(self._path, self.trainer.setup())
+        check_state(checkpoint.model, self.model.state_dict(), str(self._path))
+        return checkpoint
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.model)
         self.position = checkpoint.position
         self._best = dict(checkpoint.best)

@@ -42,6 +42,9 @@ class Stage:
         require no gradient are never trained.
     patience : int, optional
         Stop after so many steps without a better validation.
+    keep_last : bool
+        End with the last weights, not with those of the best validation. That is better where
+        failures are too rare for the validation samples to show them.
     begin : callable, optional
         ``begin(model)`` is called before the first step, for instance to set initial values.
     loss, validate : callable, optional
@@ -61,6 +64,7 @@ class Stage:
     relative: bool = False
     parameters: Sequence[str] | Mapping[str, float] | None = None
     patience: int | None = None
+    keep_last: bool = False
     begin: Callable[[Any], None] | None = None
     loss: Callable[[Any, Any], Tensor] | None = None
     validate: Callable[[Any], float] | None = None

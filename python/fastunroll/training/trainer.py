@@ -26,7 +26,7 @@ class TrainingResult(NamedTuple):
     """What a training did; the trained model is the one it was given."""
 
     validation: float | None
-    """Best validation of the last stage; the finished model has the weights that reached it."""
+    """Validation of the finished model: the best, or the last, one of the last stage."""
     records: list[Record]
     """Every validation, in order."""
     n_steps: int
@@ -42,10 +42,10 @@ class Trainer(Generic[Model, Batch]):
     """Train a model in stages, on fresh data in every step, with Adam.
 
     A stage starts with a fresh Adam and ends after ``max_steps`` or when its patience is over; the
-    model then takes back the best weights of the stage. A training with a ``directory`` can be
-    stopped at any moment, by Ctrl-C, SIGTERM or a crash, and goes on with ``fit(resume=True)``: it
-    ends with the same weights, bit for bit, as one that was never stopped. The same ``seed`` gives
-    the same weights on one machine for one number of threads.
+    model then takes back the best weights of the stage, unless the stage keeps the last. A training
+    with a ``directory`` can be stopped at any moment, by Ctrl-C, SIGTERM or a crash, and goes on
+    with ``fit(resume=True)``: it ends with the same weights, bit for bit, as one that was never
+    stopped. The same ``seed`` gives the same weights on one machine for one number of threads.
 
     Parameters
     ----------
@@ -182,6 +182,7 @@ class Trainer(Generic[Model, Batch]):
                     "decay": stage.decay,
                     "epsilon": stage.epsilon,
                     "relative": stage.relative,
+                    "keep_last": stage.keep_last,
                 }
                 for number, stage in enumerate(self.stages, start=1)
             },
