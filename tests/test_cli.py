@@ -30,7 +30,16 @@ from fastunroll.metrics import nmse_db
 from fastunroll.nn import LPGNet
 
 M, N = 16, 40
-COMMANDS = ["demo", "denoise", "encode", "evaluate", "info", "reproduce", "train"]
+COMMANDS = [
+    "demo",
+    "denoise",
+    "encode",
+    "evaluate",
+    "info",
+    "learn-dictionary",
+    "reproduce",
+    "train",
+]
 
 
 @pytest.fixture
@@ -216,11 +225,11 @@ class TestDenoise:
         Image.fromarray(pixels).save(tmp_path / "image.png")
         return tmp_path / "image.png"
 
-    def test_writes_a_gray_image_of_the_same_size(self, tmp_path, model_file, image):
+    def test_writes_an_image_of_the_same_size(self, tmp_path, model_file, image):
         output = tmp_path / "new" / "out.png"
         assert succeeds("denoise", image, "-m", model_file, "-o", output).split() == [str(output)]
         with Image.open(output) as written:
-            assert (written.size, written.mode) == ((24, 20), "L")
+            assert (written.size, written.mode) == ((24, 20), "RGB")
 
     def test_sigma_compares(self, tmp_path, model_file, image):
         arguments = ["denoise", image, "-m", model_file, "-o", tmp_path / "out.png"]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -61,7 +62,8 @@ def save_model(model: UnrolledNetwork, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model : UnrolledNetwork
-        One of the classes in `fastunroll.nn.MODELS`, or a `fastunroll.dictionary.PUDLE`.
+        One of the classes in `fastunroll.nn.MODELS`, or a `PUDLE`, `ConvolutionalPUDLE` or
+        `CSCNet` of `fastunroll.dictionary`.
     path : path
         A ``.safetensors`` file.
 
@@ -124,19 +126,29 @@ def load_model(path: str | os.PathLike[str]) -> UnrolledNetwork:
 
 def _models() -> dict[str, type[UnrolledNetwork]]:
     """Every network that can be saved and loaded, by the name of its class."""
-    from fastunroll.dictionary import PUDLE  # late: what it is built on uses this module
+    from fastunroll import dictionary  # late: what it is built on uses this module
 
-    return {**MODELS, PUDLE.__name__: PUDLE}
+    learned = (dictionary.PUDLE, dictionary.ConvolutionalPUDLE, dictionary.CSCNet)
+    return {**MODELS, **{model.__name__: model for model in learned}}
 
 
 def save_tensors(
     tensors: Mapping[str, Tensor], description: Mapping[str, Any], path: str | os.PathLike[str]
 ) -> None:
-    """Write named tensors and a description that JSON can hold to one safetensors file."""
+    """Write named tensors and a description that JSON can hold to one safetensors file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, for instance on a full disk; an older file stays as it was.
+    """
     text = json.dumps({"format": FORMAT, "version": fastunroll.__version__, **description})
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as temporary:
-        save_file(plain, temporary, metadata={KEY: text})
+        try:
+            save_file(plain, temporary, metadata={KEY: text})
+        except SafetensorError as error:
+            raise OSError(f"{os.fspath(path)} cannot be written: {error}") from error
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

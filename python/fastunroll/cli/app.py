@@ -10,12 +10,24 @@ from fastunroll import __version__
 from fastunroll.cli.apply import denoise, encode
 from fastunroll.cli.bench import bench
 from fastunroll.cli.common import Application
+from fastunroll.cli.dictionary import learn_dictionary
 from fastunroll.cli.info import info
 from fastunroll.cli.networks import evaluate, train
 from fastunroll.cli.reproduction import demo, reproduce
 
 app = typer.Typer(cls=Application, no_args_is_help=True, rich_markup_mode="markdown")
-for command in (demo, train, evaluate, encode, denoise, reproduce, bench, info):
+COMMANDS = (
+    demo,
+    train,
+    learn_dictionary,
+    evaluate,
+    encode,
+    denoise,
+    reproduce,
+    bench,
+    info,
+)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -15,9 +16,13 @@ from rich.progress import track
 from fastunroll.cli.arrays import check_suffix, read_rows, write_rows
 from fastunroll.cli.common import ModelFile, Seed, on_interrupt, print_table
 from fastunroll.cli.tasks import GRAY_LEVELS, patch_size
-from fastunroll.data import denoise_image, read_image, to_gray
+from fastunroll.data import by_luminance_and_chroma, denoise_image, read_image
+from fastunroll.dictionary import PUDLE, ConvolutionalPUDLE, CSCNet, denoise_by_shifts
 from fastunroll.io import atomic_write, load_model
 from fastunroll.metrics import psnr, ssim
+from fastunroll.nn import UnrolledNetwork
+
+_UNITS = {"PSNR": " (dB)", "SSIM": ""}
 
 
 def encode(
@@ -76,8 +81,8 @@ def encode(
     typer.echo(f"{codes}: {len(rows)} codes of {n_atoms} atoms")
 
 
-def _check_image_suffix(path: Path) -> Path:
-    if path.suffix.lower() not in Image.registered_extensions():
+def _check_image_suffix(path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() not in Image.registered_extensions():
         raise typer.BadParameter(f"file '{path}' must end in an image format, such as .png.")
     return path
 
@@ -92,7 +97,7 @@ def denoise(
         typer.Option(
             "--model",
             "-m",
-            help="A network trained on patches, model.safetensors.",
+            help="A network trained on patches or a learned dictionary, model.safetensors.",
             exists=True,
             dir_okay=False,
         ),
@@ -115,10 +120,28 @@ def denoise(
             min=0,
         ),
     ] = None,
+    lam: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the l1 norm, the more the stronger the noise is; by default that which "
+            "the dictionary was learned with.",
+            min=0,
+        ),
+    ] = None,
+    before_after: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture to write, of the image before and after.",
+            dir_okay=False,
+            callback=_check_image_suffix,
+        ),
+    ] = None,
     stride: Annotated[int, typer.Option(help="Pixels from patch to patch.", min=1)] = 1,
     seed: Seed = 0,
 ) -> None:
-    """Denoise an image, in gray.
+    """Denoise an image, gray or in colour.
+
+    A colour image is denoised plane by plane, in luminance and two chroma planes.
 
     ```
     fastunroll denoise noisy.png -m run/model.safetensors -o out.png
@@ -126,23 +149,49 @@ def denoise(
     ```
     """
     network = load_model(model)
-    dictionary = network.get_buffer("dictionary")
-    gray = to_gray(read_image(image))
-    noise = np.random.default_rng(seed).normal(0, (sigma or 0) / GRAY_LEVELS, gray.shape)
-    noisy = gray + noise
+    if lam is not None:
+        if not isinstance(network, PUDLE):
+            raise ValueError(f"--lam has no meaning for {model}: it is no learned dictionary")
+        network.lam.detach().fill_(lam)
+    clean = read_image(image)
+    noise = np.random.default_rng(seed).normal(0, (sigma or 0) / GRAY_LEVELS, clean.shape)
+    noisy = clean + noise
     with on_interrupt(f"{output} was not written"), torch.inference_mode():
-        estimate = denoise_image(noisy, network, dictionary, patch_size(dictionary), stride)
-    denoised = estimate.clip(0, 1)
+        denoised = _denoised(noisy, network.eval(), stride).clip(0, 1)
     with atomic_write(output) as temporary:
         Image.fromarray(np.uint8(np.rint(denoised * GRAY_LEVELS))).save(temporary)
     typer.echo(output)
+    pictures = {"before": noisy, "after": denoised}
     if sigma is not None:
+        scores = {
+            (name, score): measure(picture, clean)
+            for score, measure in (("PSNR", psnr), ("SSIM", ssim))
+            for name, picture in (("noisy", noisy), ("denoised", denoised))
+        }
         print_table(
             f"noise of standard deviation {sigma:g}",
-            {
-                "PSNR noisy (dB)": psnr(noisy, gray),
-                "PSNR denoised (dB)": psnr(denoised, gray),
-                "SSIM noisy": ssim(noisy, gray),
-                "SSIM denoised": ssim(denoised, gray),
-            },
+            {f"{score} {name}{_UNITS[score]}": value for (name, score), value in scores.items()},
         )
+        pictures = {"clean": clean} | {
+            f"{name}: {scores[name, 'PSNR']:.2f} dB, SSIM {scores[name, 'SSIM']:.3f}": picture
+            for name, picture in (("noisy", noisy), ("denoised", denoised))
+        }
+    if before_after is not None:
+        from fastunroll.experiments.dictionary_plots import image_row
+
+        with atomic_write(before_after) as temporary:
+            image_row(pictures).savefig(temporary)
+        typer.echo(before_after)
+
+
+def _denoised(image: NDArray[np.float64], network: UnrolledNetwork, stride: int) -> Any:
+    """Denoise an image, in planes of luminance and chroma if the network is for gray ones."""
+    if isinstance(network, ConvolutionalPUDLE | CSCNet):
+        if network.convolution.filter_shape[0] == 3:
+            return denoise_by_shifts(network, image)
+        return by_luminance_and_chroma(image, lambda plane: denoise_by_shifts(network, plane))
+    dictionary = network.state_dict()["dictionary"]
+    size = patch_size(dictionary)
+    return by_luminance_and_chroma(
+        image, lambda plane: denoise_image(plane, network, dictionary, size, stride)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
+
+from fastunroll.io import atomic_write
 
 FAILED = 1
 INTERRUPTED = 130
@@ -61,6 +64,20 @@ def on_interrupt(kept: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _stop(f"interrupted: {kept}", INTERRUPTED)
+
+
+def keep_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a run, or require that they are those of the run begun there."""
+    settings = json.loads(json.dumps(settings, default=str))
+    if not path.exists():
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2))
+        return
+    kept = json.loads(path.read_text())
+    differing = [name for name in settings if kept.get(name) != settings[name]]
+    if differing:
+        changes = ", ".join(f"{name} {kept.get(name)}" for name in differing)
+        raise ValueError(f"{path.parent} is a run with {changes}: give that, or another --output")
 
 
 def print_table(title: str, rows: Mapping[str, object]) -> None:

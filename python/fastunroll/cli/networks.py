@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import typer
 from torch import Tensor
 
-from fastunroll.cli.common import Images, ModelFile, Seed, on_interrupt, print_table
+from fastunroll.cli.common import (
+    Images,
+    ModelFile,
+    Seed,
+    keep_settings,
+    on_interrupt,
+    print_table,
+)
 from fastunroll.cli.recovery import (
     LPG_NET,
     Budget,
@@ -26,7 +32,7 @@ from fastunroll.data import SparseProblem, load_images, make_sparse_problem, ove
 from fastunroll.data.seeds import stream_seed
 from fastunroll.experiments.methods import tune
 from fastunroll.experiments.recipe import Examples, Recipe, train_lpg_net
-from fastunroll.io import atomic_write, load_model, save_model
+from fastunroll.io import load_model, save_model
 from fastunroll.nn import LPGNet
 
 PATCH_SIZE = 8
@@ -123,7 +129,7 @@ def train(
     _check_options(context, FAMILY_ONLY if model == LPG_NET else LPG_NET_ONLY)
     settings = {k: v for k, v in context.params.items() if k not in ("output", "tensorboard")}
     if model != LPG_NET:
-        _keep_settings(output / "settings.json", settings)
+        keep_settings(output / "settings.json", settings)
         train_family(
             output,
             model,
@@ -147,7 +153,7 @@ def train(
     task = _make_task(kind, dictionary, density, snr_db, data, sigma, split="train")
     held_out = task.sample(N_VALIDATION, _generator(stream_seed(seed, "validation")))
     network = LPGNet.from_dictionary(dictionary, held_out.measurements, n_layers=n_layers)
-    _keep_settings(output / "settings.json", settings)
+    keep_settings(output / "settings.json", settings)
     with on_interrupt(f"{output} keeps all so far; the same command goes on from there"):
         result = train_lpg_net(
             network,
@@ -229,17 +235,3 @@ def _tuned_lambda(task: Task, dictionary: Tensor, held_out: Examples, n_layers: 
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Write the settings of a run, or require that they are those of the run begun there."""
-    settings = json.loads(json.dumps(settings, default=str))
-    if not path.exists():
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2))
-        return
-    kept = json.loads(path.read_text())
-    differing = [name for name in settings if kept.get(name) != settings[name]]
-    if differing:
-        changes = ", ".join(f"{name} {kept.get(name)}" for name in differing)
-        raise ValueError(f"{path.parent} is a run with {changes}: give that, or another --output")

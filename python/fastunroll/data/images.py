@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +80,24 @@ def load_images(
         If some files cannot be read. They are left out.
     """
     check_choice("split", split, _SPLITS)
+    return list(readable_images(find_images(folder, split=split)))
+
+
+def find_images(
+    folder: str | os.PathLike[str] | None = None, *, split: Literal["train", "test", "all"]
+) -> list[Path]:
+    """Find the files of the images of one split, sorted; ``"all"`` are those of both.
+
+    Raises
+    ------
+    ValueError
+        If ``split`` is unknown.
+    FileNotFoundError
+        If there is no such folder, or no image of the split in it.
+    ImportError
+        If no folder is given and scikit-image is not installed.
+    """
+    check_choice("split", split, (*_SPLITS, "all"))
     named = folder or os.environ.get(DATA_VARIABLE)
     root = Path(named or str(import_optional("skimage.data").data_dir))
     if not root.is_dir():
@@ -86,20 +105,41 @@ def load_images(
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
     if not named:
         paths = [path for path in paths if path.name in _SHIPPED]
-    paths = _select(paths, root, split)
-    images, failures = [], []
+    paths = paths if split == "all" else _select(paths, root, split)
+    if not paths:
+        what = "images" if split == "all" else f"images for the {split} split"
+        raise FileNotFoundError(f"there are no {what} in {root}; {_HELP}")
+    return paths
+
+
+def readable_images(paths: Iterable[Path]) -> Iterator[NDArray[np.float64]]:
+    """Read images one after the other, in gray; see `load_images`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If none of them is readable.
+
+    Warns
+    -----
+    UserWarning
+        At the end, if some files cannot be read. They are left out.
+    """
+    count, failures = 0, []
     for path in paths:
+        count += 1
         try:
-            images.append(to_gray(read_image(path)))
+            image = to_gray(read_image(path))
         except ValueError as error:
             failures.append(error)
-    if not images:
-        found = f"none of {len(failures)} images is readable" if failures else "there are no images"
-        raise FileNotFoundError(f"{found} for the {split} split in {root}; {_HELP}")
+        else:
+            yield image
+    if count == len(failures):
+        first = f"; the first: {failures[0]}" if failures else ""
+        raise FileNotFoundError(f"none of {count} images is readable{first}; {_HELP}")
     if failures:
-        message = f"left out {len(failures)} of {len(paths)} images; the first: {failures[0]}"
-        warnings.warn(message, stacklevel=2)
-    return images
+        message = f"left out {len(failures)} of {count} images; the first: {failures[0]}"
+        warnings.warn(message, stacklevel=3)
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.float64]:

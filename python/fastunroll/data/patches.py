@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from fastunroll._checks import (
     check_shape,
     check_tensor,
 )
+from fastunroll.data.images import find_images, readable_images
 
 
 def sample_patches(
@@ -76,6 +78,52 @@ def sample_patches(
         rows, columns = (places[here] * torch.tensor(windows.shape[:2])).long().T
         patches[here] = windows[rows, columns].to(dtype)
     return patches.flatten(1)
+
+
+def folder_patches(
+    folder: str | os.PathLike[str],
+    size: int,
+    count: int,
+    generator: torch.Generator,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Cut about ``count`` square patches from all images of a folder, as many from each.
+
+    The images are read in turn, at every depth, so that they may be larger than the memory.
+
+    Parameters
+    ----------
+    folder : path
+        Where to look for images.
+    size, count, generator, dtype
+        See `sample_patches`.
+
+    Returns
+    -------
+    Tensor
+        Patches ``(n_patches, size * size)``, row by row.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or no readable image in it.
+    TypeError, ValueError
+        As `sample_patches`.
+    """
+    paths = find_images(folder, split="all")
+    each = -(-check_positive_int("count", count) // len(paths))
+    patches, n_images = [], 0
+    for image in readable_images(paths):
+        n_images += 1
+        if min(image.shape) >= check_positive_int("size", size):
+            patches.append(sample_patches([image], size, each, generator, dtype=dtype))
+    if not patches:
+        raise ValueError(f"{folder} must hold an image of at least {size} x {size} pixels")
+    if len(patches) < n_images:
+        small = n_images - len(patches)
+        warnings.warn(f"left out {small} images smaller than {size} x {size}", stacklevel=2)
+    return torch.cat(patches)
 
 
 def remove_mean(patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -181,13 +181,16 @@ class PUDLE(UnrolledNetwork):
         """Rebuild x^ = D z (batch, n_measurements) from codes z (batch, n_atoms)."""
         return codes @ self.dictionary.mT
 
-    def loss(self, b: Tensor) -> Tensor:
+    def loss(self, b: Tensor, target: Tensor | None = None) -> Tensor:
         """Loss whose derivative is the chosen gradient, mean over the batch.
 
         Parameters
         ----------
         b : (batch, n_measurements)
             x.
+        target : (batch, n_measurements), optional
+            What D z_K is to come close to, such as the clean samples where ``b`` holds noisy ones;
+            ``b`` itself by default.
 
         Returns
         -------
@@ -198,17 +201,24 @@ class PUDLE(UnrolledNetwork):
         Raises
         ------
         TypeError, ValueError
-            If ``b`` does not fit.
+            If ``b`` or ``target`` does not fit.
         """
-        check_tensor("b", b, (2,))
-        check_shape("b", b, (len(b), len(self.dictionary)), "batch, n_measurements")
+        self._check(b)
+        if target is None:
+            target = b
+        check_shape("target", target, tuple(b.shape), "that of b")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient != "dec"):
             codes = self(b)
-        loss = 0.5 * (b - self.decode(codes)).square().sum(dim=1)
+        loss = 0.5 * (target - self.decode(codes)).square().flatten(1).sum(dim=1)
         if self.gradient == "ae-lasso":
             last = self.lam * self.layer_decay ** (self.n_layers - 1)
-            loss = loss + last.detach() * codes.abs().sum(dim=1)
+            loss = loss + last.detach() * codes.abs().flatten(1).sum(dim=1)
         return loss.mean()
+
+    def _check(self, b: Tensor) -> None:
+        """Require samples (batch, n_measurements)."""
+        check_tensor("b", b, (2,))
+        check_shape("b", b, (len(b), len(self.dictionary)), "batch, n_measurements")
 
     @torch.no_grad()
     def project(self) -> None:

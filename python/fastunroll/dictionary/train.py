@@ -55,7 +55,7 @@ class Decay:
 
 def train_dictionary(
     model: PUDLE,
-    source: Callable[[torch.Generator], Tensor],
+    source: Callable[[torch.Generator], Tensor | tuple[Tensor, Tensor]],
     n_steps: int,
     *,
     learning_rate: float = 1e-3,
@@ -80,7 +80,7 @@ def train_dictionary(
         Trained in place.
     source : callable
         ``source(generator)`` returns the samples (batch, n_measurements) of one step, such as an
-        `ArraySource`.
+        `ArraySource`; or samples and what they are to be decoded to, such as `NoisyCrops`.
     n_steps : int
         Number of steps.
     learning_rate, learning_rate_decay, epsilon : float
@@ -117,6 +117,9 @@ def train_dictionary(
         model.project()
         schedule(model, step)
 
+    def loss(model: PUDLE, batch: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        return model.loss(batch) if isinstance(batch, Tensor) else model.loss(*batch)
+
     with torch.no_grad():
         schedule(model, 0)
     stage = Stage(
@@ -129,7 +132,7 @@ def train_dictionary(
     trainer = Trainer(
         model,
         source,
-        PUDLE.loss,
+        loss,
         [stage],
         validate=validate,
         validation_name=validation_name,

@@ -1,0 +1,385 @@
+"""The commands ``learn-dictionary`` and ``denoise``, and pictures of dictionaries."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import itertools
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from test_cli import fails, run, succeeds
+from torch.nn.functional import normalize
+
+import fastunroll.io
+from fastunroll.data import by_luminance_and_chroma, denoise_image, overcomplete_dct, read_image
+from fastunroll.dictionary import PUDLE, ConvolutionalPUDLE, denoise_by_shifts
+from fastunroll.dictionary.mosaic import mosaic, usage_of
+from fastunroll.experiments.dictionary_plots import image_row, matched_atoms
+from fastunroll.io import load_model, save_model
+from fastunroll.metrics import psnr
+
+SHORT = ["--atoms", 20, "--layers", 4, "--steps", 12, "--batch-size", 16]
+PATCHES = [*SHORT, "--patch-size", 4, "--patches", 300]
+FULL_DISK = OSError(errno.ENOSPC, "No space left on device")
+
+
+def smooth(height=40, width=48, seed=0):
+    """A smooth gray image in [0, 1]."""
+    u, v = np.meshgrid(np.linspace(0, 6, width), np.linspace(0, 5, height))
+    shift = np.random.default_rng(seed).uniform(0, 6, 4)
+    waves = np.sin(u + shift[0]) * np.cos(v + shift[1]) + np.sin(u * v / 3 + shift[2])
+    return (waves - waves.min()) / np.ptp(waves)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images: 8 bits, 16 bits, and colour with an alpha channel."""
+    (tmp_path / "images" / "more").mkdir(parents=True)
+    gray = smooth()
+    Image.fromarray(np.uint8(255 * gray)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(np.uint16(65535 * smooth(seed=1))).save(tmp_path / "images" / "b.png")
+    colour = np.stack([gray, gray**2, 1 - gray, np.ones_like(gray)], axis=2)
+    Image.fromarray(np.uint8(255 * colour)).save(tmp_path / "images" / "more" / "c.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def samples(tmp_path):
+    """A file of samples that are sparse over a dictionary."""
+    random = np.random.default_rng(0)
+    codes = random.normal(size=(200, 20)) * (random.random((200, 20)) < 0.2)
+    np.save(tmp_path / "samples.npy", codes @ random.normal(size=(20, 12)))
+    return tmp_path / "samples.npy"
+
+
+def dictionary_of(output):
+    return load_model(output / "model.safetensors").state_dict()["dictionary"]
+
+
+def losses(output):
+    with (output / "log.csv").open(newline="") as file:
+        return [float(row["validation"]) for row in csv.DictReader(file)]
+
+
+def at_step(monkeypatch, number, action):
+    """Do something after one of the steps of a training."""
+    project, calls = PUDLE.project, itertools.count()
+
+    def wrapped(model):
+        project(model)
+        if next(calls) == number:  # the first call is that of the constructor
+            action()
+
+    monkeypatch.setattr(PUDLE, "project", wrapped)
+
+
+class TestLearnDictionary:
+    def test_learns_from_a_folder(self, tmp_path, folder):
+        text = succeeds("learn-dictionary", folder, "-o", tmp_path / "run", *PATCHES)
+        assert "12 steps" in text
+        assert dictionary_of(tmp_path / "run").shape == (16, 20)
+        written = sorted(path.name for path in (tmp_path / "run").iterdir())
+        named = ["atoms.png", "checkpoint.safetensors", "log.csv", "model.safetensors"]
+        assert written == [*named, "settings.json"]
+        first, last = losses(tmp_path / "run")
+        assert last < first
+        with Image.open(tmp_path / "run" / "atoms.png") as picture:
+            assert picture.width > 500
+
+    @pytest.mark.parametrize("gradient", ["dec", "ae-lasso"])
+    def test_learns_from_an_array(self, tmp_path, samples, gradient):
+        arguments = ["-o", tmp_path / "run", *SHORT, "--gradient", gradient, "--initial", "random"]
+        succeeds("learn-dictionary", samples, *arguments)
+        dictionary = dictionary_of(tmp_path / "run")
+        assert dictionary.shape == (12, 20)
+        torch.testing.assert_close(dictionary.norm(dim=0), torch.ones(20))
+        assert load_model(tmp_path / "run" / "model.safetensors").gradient == gradient
+
+    def test_npz(self, tmp_path, samples):
+        np.savez(tmp_path / "samples.npz", np.load(samples))
+        succeeds("learn-dictionary", tmp_path / "samples.npz", "-o", tmp_path / "a", *SHORT)
+        succeeds("learn-dictionary", samples, "-o", tmp_path / "b", *SHORT)
+        assert torch.equal(dictionary_of(tmp_path / "a"), dictionary_of(tmp_path / "b"))
+
+    def test_resume_after_an_interrupt_is_exact(self, tmp_path, samples, monkeypatch):
+        whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+        succeeds("learn-dictionary", samples, "-o", whole, *SHORT)
+        with monkeypatch.context() as patch:
+            at_step(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
+            result = run("learn-dictionary", samples, "-o", stopped, *SHORT)
+        assert result.exit_code == 130
+        assert "the same command goes on from there" in result.stderr
+        assert not (stopped / "model.safetensors").exists()
+        succeeds("learn-dictionary", samples, "-o", stopped, *SHORT)
+        assert torch.equal(dictionary_of(stopped), dictionary_of(whole))
+        assert losses(stopped) == losses(whole)
+
+    def test_another_command_does_not_go_on(self, tmp_path, samples):
+        succeeds("learn-dictionary", samples, "-o", tmp_path / "run", *SHORT)
+        before = dictionary_of(tmp_path / "run")
+        arguments = ["learn-dictionary", samples, "-o", tmp_path / "run", *SHORT]
+        assert "lam 0.1" in fails(1, *arguments, "--lam", 0.2)
+        assert torch.equal(dictionary_of(tmp_path / "run"), before)
+
+    @pytest.mark.filterwarnings("default")
+    def test_unreadable_and_small_images_are_counted(self, tmp_path, folder):
+        (folder / "broken.png").write_text("hello")
+        for name in ("tiny.png", "wide.png"):
+            Image.new("L", (30, 3)).save(folder / name)
+        result = run("learn-dictionary", folder, "-o", tmp_path / "run", *PATCHES)
+        assert result.exit_code == 0, result.output
+        assert "left out 1 of 6 images" in result.stderr
+        assert "broken.png" in result.stderr
+        assert "left out 2 images smaller than 4 x 4" in result.stderr
+
+    def test_depth_and_alpha_make_no_difference(self, tmp_path):
+        """The same picture with 8 bits, with 16 bits and with an alpha channel."""
+        pixels = np.uint8(255 * smooth())
+        opaque = np.full_like(pixels, 255)
+        images = {
+            "8": Image.fromarray(pixels),
+            "16": Image.fromarray(np.uint16(pixels) * 257),
+            "alpha": Image.merge("LA", [Image.fromarray(pixels), Image.fromarray(opaque)]),
+        }
+        learned = []
+        for name, image in images.items():
+            (tmp_path / name).mkdir()
+            image.save(tmp_path / name / "image.png")
+            succeeds("learn-dictionary", tmp_path / name, "-o", tmp_path / f"run{name}", *PATCHES)
+            learned.append(dictionary_of(tmp_path / f"run{name}"))
+        torch.testing.assert_close(learned[1], learned[0])
+        torch.testing.assert_close(learned[2], learned[0])
+
+
+class TestBadSource:
+    def test_constant_images(self, tmp_path):
+        (tmp_path / "images").mkdir()
+        Image.new("L", (20, 20), 77).save(tmp_path / "images" / "flat.png")
+        message = fails(1, "learn-dictionary", tmp_path / "images", "-o", tmp_path / "r", *PATCHES)
+        assert "all patches are flat" in message
+
+    def test_constant_patches_are_no_atoms(self, tmp_path):
+        (tmp_path / "images").mkdir()
+        pixels = np.full((60, 60), 77, dtype=np.uint8)
+        pixels[:30] = 255 * smooth(30, 60)
+        Image.fromarray(pixels).save(tmp_path / "images" / "half.png")
+        succeeds("learn-dictionary", tmp_path / "images", "-o", tmp_path / "run", *PATCHES)
+        dictionary = dictionary_of(tmp_path / "run")
+        torch.testing.assert_close(dictionary.norm(dim=0), torch.ones(20))
+
+    def test_images_smaller_than_a_patch(self, tmp_path):
+        (tmp_path / "images").mkdir()
+        Image.fromarray(np.uint8(255 * smooth(3, 9))).save(tmp_path / "images" / "a.png")
+        message = fails(1, "learn-dictionary", tmp_path / "images", "-o", tmp_path / "r", *PATCHES)
+        assert "an image of at least 4 x 4 pixels" in message
+
+    def test_no_images(self, tmp_path):
+        (tmp_path / "images").mkdir()
+        message = fails(1, "learn-dictionary", tmp_path / "images", "-o", tmp_path / "r", *PATCHES)
+        assert "there are no images in" in message
+
+    def test_zero_samples_are_passed_over(self, tmp_path, samples):
+        rows = np.load(samples)
+        rows[:150] = 0
+        np.save(samples, rows)
+        succeeds("learn-dictionary", samples, "-o", tmp_path / "run", *SHORT)
+        assert dictionary_of(tmp_path / "run").isfinite().all()
+
+    def test_fewer_samples_than_atoms(self, tmp_path, samples):
+        np.save(samples, np.load(samples)[:19])
+        message = fails(1, "learn-dictionary", samples, "-o", tmp_path / "run", *SHORT)
+        assert "at least n_atoms = 20" in message
+        assert "got 19" in message
+        assert not (tmp_path / "run").exists()
+
+    def test_nan(self, tmp_path, samples):
+        rows = np.load(samples)
+        rows[123, 4] = np.nan
+        np.save(samples, rows)
+        message = fails(1, "learn-dictionary", samples, "-o", tmp_path / "run", *SHORT)
+        assert "NaN or Inf (first seen in row 123)" in message
+
+    def test_another_kind_of_file(self, tmp_path):
+        (tmp_path / "samples.txt").write_text("1 2 3")
+        message = fails(2, "learn-dictionary", tmp_path / "samples.txt", "-o", tmp_path / "run")
+        assert "must end in .npy, .npz, .csv" in " ".join(message.replace("│", " ").split())
+
+
+class TestFullDisk:
+    """What was written before a disk is full stays, and the same command goes on from there."""
+
+    @pytest.mark.parametrize("error", [FULL_DISK, SafetensorError("I/O error: (os error 28)")])
+    def test_checkpoint(self, tmp_path, samples, monkeypatch, error):
+        output = tmp_path / "run"
+        arguments = ["learn-dictionary", samples, "-o", output, *SHORT]
+        with monkeypatch.context() as patch:
+            at_step(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
+            run(*arguments)
+        kept = (output / "checkpoint.safetensors").read_bytes()
+        with monkeypatch.context() as patch:
+
+            def save_file(tensors, path, metadata):
+                path.write_bytes(b"half of")
+                raise error
+
+            patch.setattr(fastunroll.io, "save_file", save_file)
+            message = fails(1, *arguments)
+        assert f"{output} keeps all that was written before" in message
+        assert (output / "checkpoint.safetensors").read_bytes() == kept
+        assert not list(output.glob(".*"))
+        succeeds(*arguments)
+        succeeds("learn-dictionary", samples, "-o", tmp_path / "whole", *SHORT)
+        assert torch.equal(dictionary_of(output), dictionary_of(tmp_path / "whole"))
+
+    def test_picture(self, tmp_path, samples, monkeypatch):
+        arguments = ["learn-dictionary", samples, "-o", tmp_path / "run", *SHORT]
+        succeeds(*arguments)
+        kept = (tmp_path / "run" / "atoms.png").read_bytes()
+
+        def save(image, path):
+            path.write_bytes(kept[:20])
+            raise FULL_DISK
+
+        monkeypatch.setattr(Image.Image, "save", save)
+        assert "No space left on device" in fails(1, *arguments)
+        assert (tmp_path / "run" / "atoms.png").read_bytes() == kept
+
+
+class TestDenoise:
+    @pytest.fixture
+    def network(self, tmp_path):
+        model = PUDLE(overcomplete_dct(4, 36), 10, lam=0.2, accelerated=True)
+        save_model(model, tmp_path / "model.safetensors")
+        return model.eval()
+
+    @pytest.fixture
+    def image(self, tmp_path):
+        gray = smooth()
+        colour = np.stack([gray, np.sqrt(gray), 0.5 + 0.4 * gray], axis=2)
+        Image.fromarray(np.uint8(255 * colour)).save(tmp_path / "image.png")
+        return tmp_path / "image.png"
+
+    def test_colour(self, tmp_path, network, image):
+        model, output = tmp_path / "model.safetensors", tmp_path / "out.png"
+        text = succeeds("denoise", image, "-m", model, "-o", output, "--sigma", 25)
+        clean = read_image(image)
+        noise = np.random.default_rng(0).normal(0, 25 / 255, clean.shape)
+        dictionary = network.dictionary.detach()
+        expected = by_luminance_and_chroma(
+            clean + noise, lambda plane: denoise_image(plane, network, dictionary, 4)
+        ).clip(0, 1)
+        np.testing.assert_allclose(read_image(output), expected, atol=0.5001 / 255)
+        shown = next(line for line in text.splitlines() if "PSNR denoised" in line)
+        assert float(shown.split()[-2]) == pytest.approx(psnr(expected, clean), abs=0.01)
+        assert psnr(expected, clean) > psnr(clean + noise, clean) + 3
+
+    def test_gray_image_as_it_is(self, tmp_path, network):
+        Image.fromarray(np.uint8(255 * smooth())).save(tmp_path / "gray.png")
+        arguments = ["-m", tmp_path / "model.safetensors", "-o", tmp_path / "out.png"]
+        assert "PSNR" not in succeeds("denoise", tmp_path / "gray.png", *arguments)
+        assert read_image(tmp_path / "out.png").shape == (40, 48)
+
+    def test_lam_0_changes_little_and_a_large_one_leaves_the_means(self, tmp_path, network, image):
+        arguments = ["denoise", image, "-m", tmp_path / "model.safetensors"]
+        succeeds(*arguments, "-o", tmp_path / "0.png", "--lam", 0)
+        succeeds(*arguments, "-o", tmp_path / "9.png", "--lam", 9)
+        clean = read_image(image)
+        assert psnr(read_image(tmp_path / "0.png"), clean) > 40
+        assert read_image(tmp_path / "9.png").var() < clean.var()
+
+    def test_lam_is_refused_without_a_learned_dictionary(self, tmp_path, image):
+        network = fastunroll.nn.LPGNet(normalize(torch.randn(16, 20), dim=0), n_layers=1)
+        save_model(network, tmp_path / "lpg.safetensors")
+        arguments = ["-m", tmp_path / "lpg.safetensors", "-o", tmp_path / "out.png", "--lam", 1]
+        assert "--lam has no meaning" in fails(1, "denoise", image, *arguments)
+
+    @pytest.mark.parametrize("sigma", [[], ["--sigma", 25]])
+    def test_before_and_after(self, tmp_path, network, image, sigma):
+        arguments = ["-m", tmp_path / "model.safetensors", "-o", tmp_path / "out.png", *sigma]
+        succeeds("denoise", image, *arguments, "--before-after", tmp_path / "both.png")
+        with Image.open(tmp_path / "both.png") as picture:
+            assert picture.width == (900 if sigma else 600)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_convolutional(self, tmp_path, image, channels):
+        filters = torch.randn(6, channels, 3, 3, generator=torch.Generator().manual_seed(0))
+        network = ConvolutionalPUDLE(filters, 4, stride=2, lam=0.05)
+        save_model(network, tmp_path / "model.safetensors")
+        arguments = ["-m", tmp_path / "model.safetensors", "-o", tmp_path / "out.png"]
+        succeeds("denoise", image, *arguments)
+        with torch.inference_mode():
+            expected = (
+                denoise_by_shifts(network.eval(), read_image(image))
+                if channels == 3
+                else by_luminance_and_chroma(
+                    read_image(image), lambda plane: denoise_by_shifts(network.eval(), plane)
+                )
+            )
+        written = read_image(tmp_path / "out.png")
+        np.testing.assert_allclose(written, expected.clip(0, 1), atol=0.5001 / 255)
+
+
+class TestLuminanceAndChroma:
+    def test_doing_nothing_changes_nothing(self):
+        image = np.random.default_rng(0).random((5, 6, 3))
+        np.testing.assert_allclose(by_luminance_and_chroma(image, lambda plane: plane), image)
+
+    def test_white_noise_keeps_its_strength(self):
+        noise = np.random.default_rng(0).normal(size=(200, 200, 3))
+        strengths = []
+        by_luminance_and_chroma(noise, lambda plane: strengths.append(plane.std()) or plane)
+        np.testing.assert_allclose(strengths, np.ones(3), rtol=0.02)
+
+    def test_gray_has_no_chroma(self):
+        image = np.repeat(smooth()[..., None], 3, axis=2)
+        planes = []
+        by_luminance_and_chroma(image, lambda plane: planes.append(plane) or plane)
+        np.testing.assert_allclose(planes[0], np.sqrt(3) * smooth())
+        np.testing.assert_allclose(planes[1:], 0, atol=1e-15)
+
+
+class TestMosaic:
+    def test_gray_atoms_are_sorted_by_usage(self):
+        atoms = torch.zeros(4, 3)
+        atoms[0, 0], atoms[1, 1], atoms[:, 2] = 2.0, -3.0, 1.0
+        pixels = mosaic(atoms, usage_of(torch.tensor([[0.0, -2.0, 1.0], [0.5, 0.0, 1.0]])))
+        assert pixels.shape == (7, 7)
+        np.testing.assert_array_equal(pixels[1:3, 1:3], [[128, 0], [128, 128]])  # used most
+        np.testing.assert_array_equal(pixels[1:3, 4:6], 255)
+        np.testing.assert_array_equal(pixels[4:6, 1:3], [[255, 128], [128, 128]])
+        np.testing.assert_array_equal(pixels[0], 255)
+
+    def test_colour_atoms(self):
+        atoms = torch.zeros(12, 1)
+        atoms[5] = 1.0  # blue of the second pixel
+        pixels = mosaic(atoms)
+        assert pixels.shape == (4, 4, 3)
+        np.testing.assert_array_equal(pixels[1, 2], [128, 128, 255])
+
+    def test_other_atoms_are_rows(self):
+        assert mosaic(torch.eye(5)).shape == (5, 5)
+        np.testing.assert_array_equal(mosaic(torch.eye(5)), 128 + 127 * np.eye(5))
+
+    def test_wrong_usage(self):
+        with pytest.raises(ValueError, match="usage must have shape"):
+            mosaic(torch.eye(4), torch.ones(3))
+
+
+def test_matched_atoms_show_the_agreement():
+    target = normalize(torch.randn(16, 9, generator=torch.Generator().manual_seed(0)), dim=0)
+    learned = -target[:, torch.randperm(9, generator=torch.Generator().manual_seed(1))]
+    figure = matched_atoms(learned, target)
+    left, middle, right = figure.axes
+    np.testing.assert_array_equal(left.images[0].get_array(), middle.images[0].get_array())
+    np.testing.assert_allclose(right.lines[0].get_ydata(), 1, rtol=1e-6)
+
+
+def test_images_stand_in_a_row():
+    figure = image_row({"one": smooth(), "two": smooth() + 1})
+    assert [axes.get_title() for axes in figure.axes] == ["one", "two"]
+    assert figure.axes[1].images[0].get_array().max() == 1
