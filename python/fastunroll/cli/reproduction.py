@@ -9,13 +9,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fastunroll.cli.common import Images, Seed, on_interrupt
+from fastunroll.cli.common import FAILED, Images, Seed, on_interrupt
+
+_OUTPUT = Path("fastunroll-reproduction")
+_LISTA_RESULTS = Path("docs/results/lista")
 
 
 class Experiment(str, Enum):
     """An experiment that can be reproduced."""
 
     lpg_net = "lpg-net"
+    guarantees = "guarantees"
+    lista = "lista"
 
 
 class Budget(str, Enum):
@@ -48,18 +53,41 @@ def reproduce(
     experiment: Annotated[Experiment, typer.Argument(help="What to reproduce.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write to.", file_okay=False)
-    ] = Path("fastunroll-reproduction"),
+    ] = _OUTPUT,
     budget: Annotated[Budget, typer.Option(help="Seconds, minutes or hours.")] = Budget.full,
     data: Images = None,
     seed: Seed = 0,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Only compare results with their document (guarantees) or targets (lista; by "
+            "default those in docs/results/lista).",
+        ),
+    ] = False,
+    models: Annotated[
+        str, typer.Option(help="Only train these networks, comma-separated (lista).")
+    ] = "",
 ) -> None:
     """Reproduce the experiments of a paper, and write a report.
 
     ```
     fastunroll reproduce lpg-net
     fastunroll reproduce lpg-net --budget demo --output quick
+    fastunroll reproduce guarantees --budget quick
+    fastunroll reproduce lista --budget quick
     ```
     """
+    if models and (check or experiment is not Experiment.lista):
+        raise ValueError("--models needs lista, and no --check")
+    if experiment is Experiment.lista:
+        _check_lista(output) if check else _lista(output, budget, seed, models)
+        return
+    if experiment is Experiment.guarantees:
+        _guarantees(output, budget, seed, check)
+        return
+    if check:
+        raise ValueError(f"--check has no meaning for {experiment.value}")
     from fastunroll.experiments import lpg_net
 
     with on_interrupt(f"{output} keeps the finished parts; the same command goes on from there"):
@@ -70,3 +98,45 @@ def reproduce(
         verdict = "holds:" if claim.holds else "does not hold:"
         console.print(verdict, claim.text, style="dim", soft_wrap=True)
     typer.echo(f"report: {results.report}")
+
+
+def _guarantees(output: Path, budget: Budget, seed: int, check: bool) -> None:
+    """Run the experiments on optimisation guarantees, or check their document."""
+    from fastunroll.experiments import guarantees
+
+    if check:
+        if missing := guarantees.check(output):
+            raise ValueError(f"the document in {output} lacks, or contradicts: {missing[0]}")
+        typer.echo(f"the document in {output} agrees with its results")
+        return
+    with on_interrupt(f"{output} keeps the finished parts; the same command goes on from there"):
+        claims = guarantees.run(output, budget=budget.value, seed=seed)
+    for claim in claims:
+        typer.echo(f"{'holds' if claim.holds else 'does not hold'}: {claim.text} {claim.evidence}")
+    typer.echo(f"report: {output / 'README.md'}")
+
+
+def _lista(output: Path, budget: Budget, seed: int, models: str) -> None:
+    """Run the experiments with the LISTA family, or train some of its networks."""
+    from fastunroll.experiments import lista
+
+    chosen = [name.strip() for name in models.split(",")] if models else []
+    with on_interrupt(f"{output} keeps all so far; the same command goes on from there"):
+        if chosen:
+            lista.train(output, budget=budget.value, seed=seed, models=chosen)
+            return
+        lista.run(output, budget=budget.value, seed=seed)
+    typer.echo(f"report: {output / lista.DOCUMENT}")
+
+
+def _check_lista(output: Path) -> None:
+    """Compare results with their targets, line by line."""
+    from fastunroll.experiments import lista
+
+    outcomes = lista.check(_LISTA_RESULTS if output == _OUTPUT else output)
+    for outcome in outcomes:
+        typer.echo(outcome.line)
+    missed = sum(not outcome.met for outcome in outcomes)
+    typer.echo(f"{len(outcomes) - missed} of {len(outcomes)} targets reached")
+    if missed:
+        raise typer.Exit(FAILED)
