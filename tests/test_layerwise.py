@@ -131,6 +131,20 @@ def test_a_new_layer_starts_where_the_one_before_ended() -> None:
     assert torch.equal(model.get_parameter("thresholds.1"), before)
 
 
+def test_a_layer_without_its_like_before_it_keeps_its_start() -> None:
+    model = create("admm-csnet", PROBLEM.training, N_LAYERS)
+    start = state(model)
+    with torch.no_grad():
+        for name in model.layer_parameters(0):
+            model.get_parameter(name).add_(1.0)
+    begin = make_stages(model, *fast_phases(3))[3].begin
+    assert begin is not None
+    with torch.no_grad():
+        begin(model)
+    assert torch.equal(model.get_parameter("input_weights.1"), start["input_weights.0"] + 1)
+    assert torch.equal(model.get_parameter("weights.0"), start["weights.0"])
+
+
 def test_only_the_new_layer_moves_in_its_phase() -> None:
     model = make_model()
     before = state(model)

@@ -244,9 +244,11 @@ def _rates(model: LayeredNetwork, names: Sequence[str], phase: Phase) -> dict[st
 
 def _copy(layer: int) -> Callable[[LayeredNetwork], None]:
     def begin(model: LayeredNetwork) -> None:
-        before, new = model.layer_parameters(layer - 1), model.layer_parameters(layer)
-        for source, target in zip(before, new, strict=True):
-            model.get_parameter(target).copy_(model.get_parameter(source))
+        # A first layer that starts from zero codes has no matrix for them to hand on.
+        before = {name.rpartition(".")[0]: name for name in model.layer_parameters(layer - 1)}
+        for target in model.layer_parameters(layer):
+            if source := before.get(target.rpartition(".")[0]):
+                model.get_parameter(target).copy_(model.get_parameter(source))
 
     return begin
 
