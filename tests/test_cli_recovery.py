@@ -36,7 +36,7 @@ def test_trains_saves_and_scores(tmp_path):
     with (tmp_path / "log.csv").open(newline="") as file:
         stages = [row["stage"] for row in csv.DictReader(file)]
     assert stages[0] == "layer 1, new layer"
-    assert stages[-1] == "layer 3, fine tuning"
+    assert stages[-1] == "all layers"
 
 
 def test_schedule_and_loss(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -89,6 +89,10 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
     def _measured(self, b: Tensor) -> Tensor:
         """Return b' (batch, m) of the measurements b: b itself, unless a subclass overrides it."""
         return b
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments that JSON can hold."""
+        return {name: value for name, value in super().config().items() if name != "prox_shape"}
 
     def program(self) -> None:
         """None: the dictionary is an argument of every call."""

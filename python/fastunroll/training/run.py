@@ -103,6 +103,7 @@ class Run:
             else:
                 described = optimizer.state_dict()
                 optimizer.load_state_dict({**described, "state": self._optimizer_state})
+                _align(optimizer)
             while position.stage_step < stage.max_steps and not self._patience_is_over(stage):
                 loss = self._step(stage, optimizer, parameters)
                 position.stage_step += 1
@@ -221,3 +222,11 @@ class Run:
         self._best = dict(checkpoint.best)
         self._optimizer_state = dict(checkpoint.optimizer)
         self._generator.set_state(checkpoint.generator)
+
+
+def _align(optimizer: torch.optim.Adam) -> None:
+    """Give the state that was read the strides of its parameter: the fused Adam relies on them."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter).copy_(value)

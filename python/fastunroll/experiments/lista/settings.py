@@ -141,7 +141,14 @@ _BUDGETS = {
             Training("liht-cp", _NOISELESS, 60),
             Training("liht", _NOISELESS, 60),
         ),
-        panels=PanelSettings(n_evaluations=40),
+        panels=PanelSettings(
+            densities=(0.05, 0.1, 0.15),
+            variances=(0.5, 1.0, 2.0),
+            snrs=(60.0, 40.0, 20.0),
+            perturbations=(0.0, 0.001, 0.005),
+            n_test=2000,
+            n_evaluations=24,
+        ),
         robust=RobustSettings(encoder_steps=600, steps=800),
     ),
 }
