@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastunroll.data import make_sparse_problem
 from fastunroll.metrics import nmse_db
 from fastunroll.nn import HyperLISTA
-from fastunroll.training.search import search
+from fastunroll.training.search import refine, search
 
 
 class Bowl(nn.Module):
@@ -68,6 +68,21 @@ def test_a_diverging_model_counts_as_worst(bad: float) -> None:
 def test_nothing_but_failures_is_an_error() -> None:
     with pytest.raises(ValueError, match="evaluate"):
         search(Bowl(), RANGES, lambda _: math.nan, n_evaluations=20)
+
+
+def test_refinement_starts_from_the_values_there_are() -> None:
+    near, far = Bowl(), Bowl()
+    with torch.no_grad():
+        near.first.fill_(0.2)
+        near.second.fill_(30)
+        far.first.fill_(2.5)
+        far.second.fill_(1e-3)  # below its range
+    assert refine(near, RANGES, Bowl.value, n_evaluations=100) == pytest.approx(-1, abs=1e-6)
+    assert near.first.item() == pytest.approx(0.3, rel=1e-3)
+    assert refine(far, RANGES, Bowl.value, n_evaluations=100) == pytest.approx(far.value())
+    assert far.first.item() > 1, "it went to the shallow minimum nearby"
+    with pytest.raises(ValueError, match="evaluate"):
+        refine(near, RANGES, lambda _: math.nan, n_evaluations=20)
 
 
 def test_hyperlista_improves() -> None:

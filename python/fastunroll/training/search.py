@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ def search(
     """Set scalar parameters of a model to the values that ``evaluate`` likes best.
 
     DIRECT (Jones, Perttunen, Stuckman 1993), which divides the box of the parameters' logarithms,
-    takes four fifths of the evaluations; the Nelder-Mead method refines its result with the rest.
-    Nothing is random.
+    takes four fifths of the evaluations; `refine` goes on from its result with the rest. Nothing is
+    random.
 
     Parameters
     ----------
@@ -67,32 +67,69 @@ def search(
     """
     optimize = import_optional("scipy.optimize")
     check_positive_int("n_evaluations", n_evaluations)
-    parameters = _checked_parameters(model, ranges)
-    bounds = [(math.log(low), math.log(high)) for low, high in ranges.values()]
-    best: tuple[float, list[float]] = (math.inf, [])
-
-    def value(logarithms: NDArray[Any]) -> float:
-        nonlocal best
-        for parameter, logarithm in zip(parameters, logarithms, strict=True):
-            parameter.fill_(math.exp(logarithm))
-        found = float(evaluate(model))
-        if found < best[0]:
-            best = (found, list(logarithms))
-        return found if found < _WORST else _WORST  # NaN is not less than anything
-
-    optimize.direct(value, bounds, maxfun=math.ceil(0.8 * n_evaluations))
-    if not best[1]:
+    box = _Box(model, ranges, evaluate)
+    optimize.direct(box.value, box.bounds, maxfun=math.ceil(0.8 * n_evaluations))
+    if not box.best:
         raise ValueError("evaluate must be finite somewhere in the ranges, but was so nowhere")
-    optimize.minimize(
-        value,
-        best[1],
-        method="Nelder-Mead",
-        bounds=bounds,
-        options={"maxfev": math.ceil(0.2 * n_evaluations)},
-    )
-    for parameter, logarithm in zip(parameters, best[1], strict=True):
-        parameter.fill_(math.exp(logarithm))
-    return best[0]
+    box.set(box.best)
+    return refine(model, ranges, evaluate, n_evaluations=math.ceil(0.2 * n_evaluations))
+
+
+@torch.no_grad()
+def refine(
+    model: Model,
+    ranges: Mapping[str, tuple[float, float]],
+    evaluate: Callable[[Model], float],
+    *,
+    n_evaluations: int = 100,
+) -> float:
+    """Improve scalar parameters of a model, from the values they have, by the Nelder-Mead method.
+
+    Parameters, result and errors are those of `search`. Values outside their range start at its
+    end.
+    """
+    optimize = import_optional("scipy.optimize")
+    check_positive_int("n_evaluations", n_evaluations)
+    box = _Box(model, ranges, evaluate)
+    start = [
+        min(max(math.log(max(parameter.item(), math.exp(low))), low), high)
+        for parameter, (low, high) in zip(box.parameters, box.bounds, strict=True)
+    ]
+    options = {"maxfev": n_evaluations}
+    optimize.minimize(box.value, start, method="Nelder-Mead", bounds=box.bounds, options=options)
+    if not box.best:
+        raise ValueError("evaluate must be finite near the parameters, but was so nowhere")
+    box.set(box.best)
+    return box.lowest
+
+
+class _Box(Generic[Model]):
+    """A model as a function of the logarithms of its parameters, with the lowest value so far."""
+
+    def __init__(
+        self,
+        model: Model,
+        ranges: Mapping[str, tuple[float, float]],
+        evaluate: Callable[[Model], float],
+    ) -> None:
+        self.model, self.evaluate = model, evaluate
+        self.parameters = _checked_parameters(model, ranges)
+        self.bounds = [(math.log(low), math.log(high)) for low, high in ranges.values()]
+        self.lowest = math.inf
+        self.best: list[float] = []
+
+    def set(self, logarithms: Sequence[float]) -> None:
+        """Give the parameters their values."""
+        for parameter, logarithm in zip(self.parameters, logarithms, strict=True):
+            parameter.fill_(math.exp(logarithm))
+
+    def value(self, logarithms: NDArray[Any]) -> float:
+        """What ``evaluate`` finds there, or the worst there is."""
+        self.set(logarithms.tolist())
+        found = float(self.evaluate(self.model))
+        if found < self.lowest:
+            self.lowest, self.best = found, logarithms.tolist()
+        return found if found < _WORST else _WORST  # NaN is not less than anything
 
 
 def _checked_parameters(

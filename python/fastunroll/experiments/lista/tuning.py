@@ -9,28 +9,24 @@ import torch
 from fastunroll.data import SparseBatch
 from fastunroll.metrics import nmse_db
 from fastunroll.nn import HyperLISTA, UnrolledNetwork
-from fastunroll.training.search import search
+from fastunroll.training.search import refine, search
 
 _N_FEW = 250
 """Samples of the first search."""
-
-_NEAR = 1.3
-"""Largest ratio of the thresholds of the first and the second search."""
 
 
 def tune(network: HyperLISTA, samples: SparseBatch, many: SparseBatch, n_evaluations: int) -> None:
     """Search in two rounds.
 
     The larger the threshold, the better is the typical sample, until a few in ten thousand are not
-    recovered at all and rule the NMSE. So a search on the first of ``samples`` is followed by one
-    near its threshold on ``many``, with a third of the evaluations.
+    recovered at all and rule the NMSE. So what a search on the first of ``samples`` finds is
+    refined on ``many``, with a third of the evaluations.
     """
     few = SparseBatch(*(part[:_N_FEW] for part in samples))
     search(network, network.ranges, partial(nmse_on, batch=few), n_evaluations=n_evaluations)
-    threshold = float(network.threshold_factor.detach())
-    search(
+    refine(
         network,
-        {**network.ranges, "threshold_factor": (threshold / _NEAR, threshold * _NEAR)},
+        network.ranges,
         partial(nmse_on, batch=many),
         n_evaluations=max(3, n_evaluations // 3),
     )
