@@ -65,19 +65,23 @@ def build(case: Case) -> ProxGradientNetwork:
 
 
 def random_network(case: Case) -> ProxGradientNetwork:
-    """A network with every learned number moved away from its start."""
     network = build(case)
-    g = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, p in network.named_parameters():
-            noise = torch.randn(p.shape, generator=g, dtype=torch.float64)
-            if name.startswith("thresholds"):
-                p.copy_(0.02 + 0.1 * noise.abs())
-            elif name.startswith("steps"):
-                p.mul_(0.6 + 0.1 * noise)
-            else:
-                p += 0.03 * noise
+    move(network, 0.02, 0.1)
     return network
+
+
+@torch.no_grad()
+def move(network: ProxGradientNetwork, least: float, spread: float) -> None:
+    """Move every learned number away from its start; thresholds become least + spread |noise|."""
+    g = torch.Generator().manual_seed(3)
+    for name, p in network.named_parameters():
+        noise = torch.randn(p.shape, generator=g, dtype=torch.float64)
+        if name.startswith("thresholds"):
+            p.copy_(least + spread * noise.abs())
+        elif name.startswith("steps"):
+            p.mul_(0.6 + 0.1 * noise)
+        else:
+            p += 0.03 * noise
 
 
 def measurements(seed: int = 5) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import dictionary
+from lista_cases import shrink
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
@@ -59,12 +60,7 @@ def measurements(m: int = M, n: int = N, batch: int = BATCH) -> Tensor:
 
 
 def soft(u: Array, threshold: float, count: int = 0) -> Array:
-    """Soft threshold; the ``count`` largest entries above the threshold are kept."""
-    shrunk = np.sign(u) * np.maximum(np.abs(u) - threshold, 0)
-    for j in np.argsort(-np.abs(u))[:count]:
-        if np.abs(u[j]) > threshold:
-            shrunk[j] = u[j]
-    return shrunk
+    return shrink(u, threshold, "soft", count)
 
 
 def state(network: IteratedNetwork) -> dict[str, Array]:
@@ -249,6 +245,11 @@ def test_first_layers_and_objective(name: str) -> None:
         assert torch.equal(network.unroll(b, n_layers=k).codes, result.iterates[k])
         expected = lasso_objective(result.iterates[k], b, network.dictionary, 0.1)
         torch.testing.assert_close(result.objective[k], expected)
+    residual = result.iterates @ network.dictionary.mT - b
+    fit = network.unroll(b, objective_weight=0.0).objective
+    torch.testing.assert_close(fit, 0.5 * residual.square().sum(dim=2))
+    with pytest.raises(ValueError, match="objective_weight must be at least 0"):
+        network.unroll(b, objective_weight=-0.1)
 
 
 @each

@@ -12,12 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fastunroll.data.benchmark import (
-    VARIANTS,
-    BenchmarkProblem,
-    load_benchmark,
-    make_benchmark,
-)
+from fastunroll.data import VARIANTS, BenchmarkProblem, load_benchmark, make_benchmark
 from fastunroll.data.seeds import stream_seed
 from fastunroll.io import save_tensors
 

@@ -20,23 +20,22 @@ import fastunroll
 from fastunroll.cli.app import app
 from fastunroll.cli.reproduction import Budget
 from fastunroll.cli.tasks import SparseCodes
-from fastunroll.data import SparseProblem
-from fastunroll.data.seeds import stream_seed
 from fastunroll.experiments import lpg_net
 from fastunroll.experiments.claims import Claim
 from fastunroll.experiments.settings import BUDGETS
 from fastunroll.io import load_model, save_model
-from fastunroll.metrics import nmse_db
 from fastunroll.nn import LPGNet
 
 M, N = 16, 40
 COMMANDS = [
+    "bench",
     "demo",
     "denoise",
     "encode",
     "evaluate",
     "info",
     "learn-dictionary",
+    "learn-filters",
     "reproduce",
     "train",
 ]
@@ -326,22 +325,6 @@ class TestTrain:
         fails(2, "train", "-o", run, "--task", "patches", "--data", tmp_path / "none")
         fails(2, "train", "-o", run, "--learning-rate", 0)
         assert not run.exists()
-
-
-class TestEvaluate:
-    def test_agrees_with_the_metrics(self, model_file):
-        text = succeeds("evaluate", model_file, "--n-samples", 50, "--density", 0.3)
-        network = load_model(model_file)
-        generator = torch.Generator().manual_seed(stream_seed(0, "test"))
-        batch = SparseProblem(network.dictionary, density=0.3).sample(50, generator)
-        expected = nmse_db(network(batch.measurements), batch.codes)
-        nmse = next(line for line in text.splitlines() if "NMSE (dB)" in line)
-        assert float(nmse.split()[-2]) == pytest.approx(expected, rel=1e-3)
-
-    def test_patches_need_a_square(self, tmp_path):
-        save_model(LPGNet(torch.eye(15), n_layers=1), tmp_path / "m.safetensors")
-        message = fails(1, "evaluate", tmp_path / "m.safetensors", "--task", "patches")
-        assert "no square patch" in message
 
 
 class TestReproduction:

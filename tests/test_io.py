@@ -83,6 +83,16 @@ def test_model_round_trip_is_bitwise(tmp_path: Path, dtype: torch.dtype) -> None
     assert torch.equal(loaded(b), model(b))
 
 
+def test_a_model_loaded_in_inference_mode_can_be_trained(saved: Path) -> None:
+    b = torch.ones(2, 4)
+    with torch.inference_mode():
+        loaded = load_model(saved)
+        codes = loaded(b)
+    assert torch.equal(codes, make_model()(b))
+    loaded(b).sum().backward()
+    assert all(p.grad is not None for p in loaded.parameters())
+
+
 def test_model_file_says_what_it_is(saved: Path) -> None:
     with safe_open(saved, framework="pt") as file:
         description = json.loads(file.metadata()["fastunroll"])

@@ -223,7 +223,6 @@ def test_models_option_names_what_is_known(tmp_path):
     assert result.exit_code == 1
 
 
-@pytest.mark.skipif(not (TARGETS.parent / "results.json").exists(), reason="no results yet")
 def test_committed_pages_say_what_the_results_say():
     results = results_of(TARGETS.parent)
     report = (TARGETS.parent / "report.md").read_text()

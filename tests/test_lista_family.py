@@ -154,6 +154,15 @@ def test_w2_of_lista_starts_coupled() -> None:
     torch.testing.assert_close(w2, torch.eye(N, dtype=torch.float64) - w1 @ dictionary(M, N))
 
 
+@pytest.mark.parametrize("layer", [-1, K])
+def test_a_layer_that_is_not_there_has_no_matrices(layer: int) -> None:
+    for options in ({}, {"tied": True, "shared_input": True}):
+        with pytest.raises(ValueError, match=f"layer must be .* less than {K}, got {layer}"):
+            LISTA(dictionary(M, N), K, **options).matrices(layer)
+    with pytest.raises(TypeError, match="layer must be an int, got float"):
+        LISTA(dictionary(M, N), K).matrices(1.0)  # type: ignore[arg-type]
+
+
 def test_counts_of_support_selection() -> None:
     assert SELECTION.counts(N, K) == COUNTS
     usual = SupportSelection().counts(500, 16)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close, dictionary
+from lista_cases import move, shrink
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -33,16 +34,7 @@ def build(model: Callable[..., Network], **options: Any) -> Network:
     """A network with every learned number moved away from its start."""
     encoder = {"n_encoder_layers": E} if model is RobustALISTA else {}
     network = model(dictionary(M, N), K, **encoder, **options)
-    g = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, p in network.named_parameters():
-            noise = torch.randn(p.shape, generator=g, dtype=torch.float64)
-            if name.startswith("thresholds"):
-                p.copy_(0.1 + 0.05 * noise.abs())
-            elif name.startswith("steps"):
-                p.mul_(0.6 + 0.1 * noise)
-            else:
-                p += 0.03 * noise
+    move(network, 0.1, 0.05)
     return network
 
 
@@ -64,18 +56,6 @@ def encoded(network: RobustALISTA, a: np.ndarray) -> np.ndarray:
         for j in range(a.shape[1]):
             w[:, j] += (1 - a[:, j] @ w[:, j]) * a[:, j] / (a[:, j] @ a[:, j])
     return w
-
-
-def shrink(u: np.ndarray, threshold: float, kind: str, count: int) -> np.ndarray:
-    """Shrinkage of one sample in which the ``count`` largest entries above it keep their value."""
-    if kind == "hard":
-        return np.where(np.abs(u) > threshold, u, 0)
-    size = u if kind == "nonnegative" else np.abs(u)
-    shrunk = np.sign(u) * np.maximum(size - threshold, 0)
-    for i in np.argsort(-size)[:count]:
-        if size[i] > threshold:
-            shrunk[i] = u[i]
-    return shrunk
 
 
 def transcription(network: Network, b: np.ndarray, a: np.ndarray) -> np.ndarray:

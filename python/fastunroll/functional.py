@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from fastunroll import planner
-from fastunroll._checks import (
-    check_choice,
-    check_like,
-    check_number,
-    check_tensor,
-    check_threshold,
-)
+from fastunroll._checks import check_choice, check_like, check_number, check_tensor, check_threshold
 from fastunroll.layers import GradientNormStep, layer_arguments
 from fastunroll.ops import autograd
 from fastunroll.ops.arguments import UnrolledArguments
@@ -82,10 +76,8 @@ def smooth_soft_threshold(u: Tensor, threshold: Tensor | float) -> Tensor:
 
     Raises
     ------
-    TypeError
-        If ``u`` or ``threshold`` has the wrong type or dtype.
-    ValueError
-        If the threshold is negative or not finite, or its shape does not fit.
+    TypeError, ValueError
+        As `soft_threshold`.
     """
     u = check_tensor("u", u, (1, 2))
     return autograd.shrink(u, check_threshold("threshold", threshold, u), "smooth")
@@ -207,23 +199,16 @@ def unrolled_prox_gradient(
     )
     n_layers = layer["threshold"].shape[0]
     if form == "auto":
-        training = torch.is_grad_enabled() and (
-            matrix.requires_grad or (weight is not None and weight.requires_grad)
-        )
-        plan = planner.plan(
-            b.shape[0], (m, n), n_layers, n_weights=n_weights, learns_matrices=training
-        )
-        form = plan.form
+        learns = autograd.needs_grad((matrix, weight))
+        form = planner.plan(
+            b.shape[0], (m, n), n_layers, n_weights=n_weights, learns_matrices=learns
+        ).form
     linear = None
-    if form != "factored":
-        learns = torch.is_grad_enabled() and any(
-            t is not None and t.requires_grad for t in (b, matrix, weight)
-        )
-        if form == "mixed":
-            with torch.no_grad():
-                linear, gram = _gram_operands(b, matrix, weight, gram, learns=False)
-        else:
-            linear, gram = _gram_operands(b, matrix, weight, gram, learns)
+    if form == "mixed":
+        with torch.no_grad():
+            linear, gram = _gram_operands(b, matrix, weight, gram)
+    elif form == "gram":
+        linear, gram = _gram_operands(b, matrix, weight, gram)
     with_objective = objective_weight is not None
     lam = check_number("objective_weight", objective_weight, minimum=0.0) if with_objective else 0.0
     arguments = UnrolledArguments(
@@ -380,17 +365,18 @@ def prox_gradient_step(
 
 
 def _gram_operands(
-    b: Tensor, dictionary: Tensor, weight: Tensor | None, gram: Tensor | None, learns: bool
+    b: Tensor, dictionary: Tensor, weight: Tensor | None, gram: Tensor | None
 ) -> tuple[Tensor | None, Tensor]:
     """Return c = b W, if its gradient is needed, and G = A^T W, if it is not given.
 
     Else the kernels compute c, in the same way. Shapes (1 or K, B, n) and (1 or K, n, n).
     """
+    learns = autograd.needs_grad((b, dictionary, weight))
     if gram is not None and not learns:
         return None, gram
     if torch.is_autocast_enabled(b.device.type):
         with torch.autocast(b.device.type, enabled=False):
-            return _gram_operands(b, dictionary, weight, gram, learns)
+            return _gram_operands(b, dictionary, weight, gram)
     analysis = dictionary[None] if weight is None else weight
     if gram is None:
         # One plain matrix product where it does: the batched one is slower.
@@ -409,6 +395,5 @@ def _run(arguments: UnrolledArguments, flat: bool) -> UnrolledResult:
     codes, objective, iterates = autograd.unrolled(arguments)
     if flat:
         codes = codes[0]
-        objective = None if objective is None else objective[:, 0]
-        iterates = None if iterates is None else iterates[:, 0]
+        objective, iterates = (None if t is None else t[:, 0] for t in (objective, iterates))
     return UnrolledResult(codes, objective, iterates)

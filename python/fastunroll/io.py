@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -95,8 +96,11 @@ def save_model(model: UnrolledNetwork, path: str | os.PathLike[str]) -> None:
     save_tensors(tensors, description, path)
 
 
+@torch.inference_mode(False)
 def load_model(path: str | os.PathLike[str]) -> UnrolledNetwork:
     """Load a network saved by `save_model`, on the CPU.
+
+    In ``torch.inference_mode()`` too, its tensors are ordinary ones: they can be trained.
 
     Raises
     ------

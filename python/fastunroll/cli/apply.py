@@ -15,7 +15,7 @@ from rich.progress import track
 
 from fastunroll.cli.arrays import check_suffix, read_rows, write_rows
 from fastunroll.cli.common import ModelFile, Seed, on_interrupt, print_table
-from fastunroll.cli.tasks import GRAY_LEVELS, patch_size
+from fastunroll.cli.tasks import GRAY_LEVELS, dictionary_of, patch_size
 from fastunroll.data import by_luminance_and_chroma, denoise_image, read_image
 from fastunroll.dictionary import PUDLE, ConvolutionalPUDLE, CSCNet, denoise_by_shifts
 from fastunroll.io import atomic_write, load_model
@@ -56,8 +56,8 @@ def encode(
     fastunroll encode run/model.safetensors measurements.npy codes.npy
     ```
     """
-    network = load_model(model)
-    dictionary = network.get_buffer("dictionary")
+    network = load_model(model).eval()
+    dictionary = dictionary_of(network)
     n_measurements, n_atoms = dictionary.shape
     rows = read_rows(measurements)
     if rows.shape[1] != n_measurements:
@@ -190,7 +190,7 @@ def _denoised(image: NDArray[np.float64], network: UnrolledNetwork, stride: int)
         if network.convolution.filter_shape[0] == 3:
             return denoise_by_shifts(network, image)
         return by_luminance_and_chroma(image, lambda plane: denoise_by_shifts(network, plane))
-    dictionary = network.state_dict()["dictionary"]
+    dictionary = dictionary_of(network)
     size = patch_size(dictionary)
     return by_luminance_and_chroma(
         image, lambda plane: denoise_image(plane, network, dictionary, size, stride)

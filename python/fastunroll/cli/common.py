@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -55,6 +55,18 @@ class Application(TyperGroup):
             if ctx.params["debug"]:
                 raise
             _stop(f"error: {error}", FAILED)
+
+
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """Callback of an option that takes one of some names; a usage error lists them."""
+    known = tuple(names)
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise typer.BadParameter(f"unknown name '{name}'; known: {', '.join(known)}.")
+        return name
+
+    return check
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from fastunroll.cli.recovery import (
     Variant,
     train_family,
 )
-from fastunroll.cli.tasks import NoisyPatches, SparseCodes, Task
+from fastunroll.cli.tasks import NoisyPatches, SparseCodes, Task, dictionary_of
 from fastunroll.data import SparseProblem, load_images, make_sparse_problem, overcomplete_dct
 from fastunroll.data.seeds import stream_seed
 from fastunroll.experiments.methods import tune
@@ -191,8 +191,8 @@ def evaluate(
     fastunroll evaluate patches/model.safetensors --task patches --sigma 25
     ```
     """
-    network = load_model(model)
-    dictionary = network.get_buffer("dictionary")
+    network = load_model(model).eval()
+    dictionary = dictionary_of(network)
     task = _make_task(kind, dictionary, density, snr_db, data, sigma, split="test")
     with torch.inference_mode():
         examples = task.sample(n_samples, _generator(stream_seed(seed, "test")))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fastunroll.cli.common import on_interrupt, print_table
+from fastunroll.cli.common import on_interrupt, one_of, print_table
 from fastunroll.data.benchmark import VARIANTS, BenchmarkProblem, make_benchmark
 from fastunroll.io import save_model
 from fastunroll.metrics import nmse_db
@@ -20,18 +20,6 @@ from fastunroll.training.search import search
 LPG_NET = "lpg-net"
 N_LAYERS = 16
 PANEL = "LISTA family"
-
-
-def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """Callback of an option that takes one of some names; a usage error lists them."""
-    known = tuple(names)
-
-    def check(name: str) -> str:
-        if name not in known:
-            raise typer.BadParameter(f"unknown name '{name}'; known: {', '.join(known)}.")
-        return name
-
-    return check
 
 
 def check_budget(text: str) -> str:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastunroll.data import SparseProblem, remove_mean, sample_patches
+from fastunroll.dictionary import ConvolutionalPUDLE, CSCNet
 from fastunroll.experiments.recipe import Examples
 from fastunroll.losses import supervised_loss
 from fastunroll.metrics import mean_absolute_error, nmse_db, psnr, sample_nmse_db, support_scores
+from fastunroll.nn import UnrolledNetwork
 
 GRAY_LEVELS = 255
 
@@ -34,6 +36,21 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, codes: Tensor, examples: Examples) -> dict[str, float]:
         """All figures worth a look, by name."""
+
+
+def dictionary_of(network: UnrolledNetwork) -> Tensor:
+    """Dictionary (n_measurements, n_atoms) of a network of vectors; ValueError for other networks.
+
+    It is fixed in most networks, and learned in some.
+    """
+    if isinstance(network, ConvolutionalPUDLE | CSCNet):
+        raise ValueError(
+            f"the network, a {type(network).__name__}, takes images; expected one that takes "
+            "vectors (see fastunroll denoise)"
+        )
+    dictionary = network.dictionary
+    assert isinstance(dictionary, Tensor)
+    return dictionary.detach()
 
 
 def patch_size(dictionary: Tensor) -> int:

@@ -1,5 +1,9 @@
 """Synthetic problems, natural images and regression tables to train and test on."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from fastunroll.data.colour import by_luminance_and_chroma
 from fastunroll.data.dictionaries import learn_patch_dictionary, overcomplete_dct
 from fastunroll.data.images import load_images, read_image, to_gray
@@ -7,7 +11,19 @@ from fastunroll.data.patches import denoise_image, folder_patches, remove_mean, 
 from fastunroll.data.regression import RegressionTable, load_regression_table
 from fastunroll.data.synthetic import SparseBatch, SparseProblem, make_sparse_problem
 
+if TYPE_CHECKING:
+    from fastunroll.data.benchmark import (
+        VARIANTS,
+        BenchmarkProblem,
+        RecoveryScore,
+        load_benchmark,
+        make_benchmark,
+    )
+
 __all__ = [
+    "VARIANTS",
+    "BenchmarkProblem",
+    "RecoveryScore",
     "RegressionTable",
     "SparseBatch",
     "SparseProblem",
@@ -15,8 +31,10 @@ __all__ = [
     "denoise_image",
     "folder_patches",
     "learn_patch_dictionary",
+    "load_benchmark",
     "load_images",
     "load_regression_table",
+    "make_benchmark",
     "make_sparse_problem",
     "overcomplete_dct",
     "read_image",
@@ -24,3 +42,11 @@ __all__ = [
     "sample_patches",
     "to_gray",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fastunroll.data import benchmark  # late: networks, which it can read, use this package
+
+    return getattr(benchmark, name)

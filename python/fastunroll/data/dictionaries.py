@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -98,7 +101,6 @@ def learn_patch_dictionary(patches: Tensor, n_atoms: int, seed: int = 0) -> Tens
     if not bool(torch.isfinite(patches).all()):
         raise ValueError("patches contains NaN or Inf")
     check_positive_int("n_atoms", n_atoms)
-    decomposition = import_optional("sklearn.decomposition")
     centred, _ = remove_mean(patches.detach().cpu().double())
     centred = centred[centred.norm(dim=1) > _FLAT]
     if len(centred) < n_atoms:
@@ -110,7 +112,8 @@ def learn_patch_dictionary(patches: Tensor, n_atoms: int, seed: int = 0) -> Tens
     centred = centred / centred.std()
     generator = torch.Generator().manual_seed(seed)
     first = centred[torch.randperm(len(centred), generator=generator)[:n_atoms]]
-    learner = decomposition.MiniBatchDictionaryLearning(
+    atoms = minibatch_dictionary(
+        centred.numpy(),
         n_atoms,
         alpha=1.0,
         max_iter=_EPOCHS,
@@ -119,9 +122,17 @@ def learn_patch_dictionary(patches: Tensor, n_atoms: int, seed: int = 0) -> Tens
         dict_init=normalize(first).numpy(),
         random_state=seed,
     )
+    return normalize(atoms, dim=0).to(patches.dtype)
+
+
+def minibatch_dictionary(
+    samples: NDArray[np.floating[Any]], n_atoms: int, **options: Any
+) -> Tensor:
+    """Run scikit-learn's MiniBatchDictionaryLearning with its own options: atoms in columns."""
+    decomposition = import_optional("sklearn.decomposition")
+    learner = decomposition.MiniBatchDictionaryLearning(n_atoms, **options)
     with warnings.catch_warnings():
         # A code that falls just short of scikit-learn's strict tolerance updates an atom as well.
         warnings.simplefilter("ignore", import_optional("sklearn.exceptions").ConvergenceWarning)
-        learner.fit(centred.numpy())
-    atoms = torch.from_numpy(learner.components_)
-    return normalize(atoms.T, dim=0).to(patches.dtype)
+        learner.fit(samples)
+    return torch.from_numpy(learner.components_).T

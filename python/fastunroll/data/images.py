@@ -220,6 +220,28 @@ def to_gray(image: NDArray[np.float64]) -> NDArray[np.float64]:
     return gray
 
 
+def as_planes(name: str, image: object) -> NDArray[np.floating]:
+    """Return an image, gray or of several channels, as ``(height, width, n_channels)``.
+
+    Raises
+    ------
+    TypeError
+        If it is no array of floating-point pixels.
+    ValueError
+        If it has another number of axes, or has NaN or Inf.
+    """
+    if not isinstance(image, np.ndarray) or not np.issubdtype(image.dtype, np.floating):
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise TypeError(f"{name} must be an array of floating-point pixels, got {kind}")
+    if image.ndim not in (2, 3):
+        raise ValueError(
+            f"{name} must be (height, width) or (height, width, n_channels), got {image.shape}"
+        )
+    if not np.isfinite(image).all():
+        raise ValueError(f"{name} contains NaN or Inf")
+    return image if image.ndim == 3 else image[..., None]
+
+
 def _select(paths: list[Path], root: Path, split: str) -> list[Path]:
     """Keep the images of one split; see `load_images` for the rule."""
 

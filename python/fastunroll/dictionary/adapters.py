@@ -6,14 +6,13 @@ Mairal, Bach, Ponce, Sapiro, "Online dictionary learning for sparse coding", ICM
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastunroll._checks import check_number, check_positive_int, check_tensor
 from fastunroll._optional import import_optional
+from fastunroll.data.dictionaries import minibatch_dictionary
 
 
 def learn_with_sklearn(
@@ -61,7 +60,8 @@ def learn_with_sklearn(
         If scikit-learn is not installed.
     """
     array = _checked(samples, n_atoms, lam, n_epochs, batch_size)
-    learner = import_optional("sklearn.decomposition").MiniBatchDictionaryLearning(
+    atoms = minibatch_dictionary(
+        array,
         n_atoms,
         alpha=lam,
         max_iter=n_epochs,
@@ -70,11 +70,7 @@ def learn_with_sklearn(
         dict_init=None if initial is None else np.ascontiguousarray(initial.detach().mT.numpy()),
         random_state=seed,
     )
-    with warnings.catch_warnings():
-        # A code that falls just short of scikit-learn's strict tolerance updates an atom as well.
-        warnings.simplefilter("ignore", import_optional("sklearn.exceptions").ConvergenceWarning)
-        learner.fit(array)
-    return torch.from_numpy(learner.components_.T.copy()).to(samples.dtype)
+    return atoms.contiguous().to(samples.dtype)
 
 
 def learn_with_spams(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastunroll._checks import check_dtype, check_number, check_positive_int
+from fastunroll.data.images import as_planes
 
 
 class NoisyCrops:
@@ -53,7 +54,9 @@ class NoisyCrops:
         self.batch_size = check_positive_int("batch_size", batch_size)
         self.sigma = check_number("sigma", sigma, minimum=0.0)
         self.dtype = check_dtype("dtype", dtype)
-        planes = [_checked(image, index) for index, image in enumerate(images)]
+        planes = [
+            as_planes(f"image {index} of images", image) for index, image in enumerate(images)
+        ]
         self.images = [image for image in planes if min(image.shape[:2]) >= size]
         if not self.images:
             raise ValueError(f"images must hold at least one of {size} x {size} pixels or more")
@@ -75,17 +78,3 @@ class NoisyCrops:
         clean = torch.from_numpy(np.stack(crops)).to(self.dtype).permute(0, 3, 1, 2).contiguous()
         noise = torch.randn(clean.shape, generator=generator, dtype=self.dtype)
         return clean + self.sigma * noise, clean
-
-
-def _checked(image: object, index: int) -> NDArray[np.floating]:
-    """Require an image of finite floating-point pixels; a gray one gets an axis of channels."""
-    if not isinstance(image, np.ndarray) or not np.issubdtype(image.dtype, np.floating):
-        kind = getattr(image, "dtype", type(image).__name__)
-        raise TypeError(f"images must be arrays of floating-point pixels, got {kind}")
-    if image.ndim not in (2, 3):
-        raise ValueError(
-            f"images must be (height, width) or (height, width, channels), got {image.shape}"
-        )
-    if not np.isfinite(image).all():
-        raise ValueError(f"images contains NaN or Inf (in image {index})")
-    return image if image.ndim == 3 else image[..., None]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fastunroll.data.images import as_planes
 from fastunroll.dictionary.convolutional import ConvolutionalPUDLE
 from fastunroll.dictionary.cscnet import CSCNet
 
@@ -91,17 +92,12 @@ def denoise_by_shifts(
         If the image is not as above, has NaN or Inf, or does not suit the model.
     """
     channels, *kernel = model.convolution.filter_shape
-    if not isinstance(image, np.ndarray) or not np.issubdtype(image.dtype, np.floating):
-        kind = getattr(image, "dtype", type(image).__name__)
-        raise TypeError(f"image must be an array of floating-point pixels, got {kind}")
-    planes = image[..., None] if image.ndim == 2 else image
-    if planes.ndim != 3 or planes.shape[2] not in (1, 3) or len(kernel) != 2:
+    planes = as_planes("image", image)
+    if planes.shape[2] not in (1, 3) or len(kernel) != 2:
         raise ValueError(
             f"image must be (height, width) or (height, width, 3), and the model's filters have "
             f"two axes; got {image.shape} and filters {model.convolution.filter_shape}"
         )
-    if not np.isfinite(image).all():
-        raise ValueError("image contains NaN or Inf")
     if channels != 1 and channels != planes.shape[2]:
         raise ValueError(f"image must have the model's {channels} channels, got {image.shape}")
     x = torch.from_numpy(planes).permute(2, 0, 1).to(next(model.parameters()))

@@ -13,8 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastunroll.nn.prox_gradient import first_step, repeated
-from fastunroll.nn.support_selection import SupportSelection
+from fastunroll.nn.prox_gradient import repeated
 from fastunroll.nn.varying import VaryingDictionaryNetwork
 
 
@@ -29,10 +28,8 @@ class AdaLISTA(VaryingDictionaryNetwork):
         K.
     lam : float
         lambda of the ISTA that it starts as: th = lambda / L and g = 1 / L, L = 1.001 ||A||_2^2.
-    prox : str
-        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
-    support_selection : SupportSelection, optional
-        The largest entries of a layer skip the shrinkage; by default none do.
+    prox, support_selection
+        As in `ProxGradientNetwork`.
 
     Raises
     ------
@@ -40,24 +37,12 @@ class AdaLISTA(VaryingDictionaryNetwork):
         With the name of the argument that does not fit.
     """
 
-    def __init__(
-        self,
-        dictionary: Tensor,
-        n_layers: int = 16,
-        *,
-        lam: float = 0.4,
-        prox: str = "soft",
-        support_selection: SupportSelection | None = None,
-    ) -> None:
-        super().__init__(
-            dictionary, n_layers, lam=lam, prox=prox, support_selection=support_selection
-        )
-        a, step = self.dictionary, first_step(self.dictionary)
+    def _add_layers(self, n_layers: int, step: float, weight: Tensor | None) -> None:
+        a = self.dictionary
         identity = torch.eye(len(a), dtype=a.dtype, device=a.device)
         self.measurement_weight = nn.Parameter(identity.clone())
         self.residual_weight = nn.Parameter(identity)
         self.steps = repeated(step, n_layers, a)
-        self.thresholds = repeated(lam * step, n_layers, a)
 
     def _analysis(self) -> tuple[Tensor, Tensor]:
         return self.residual_weight.mT @ self.residual_weight, self.dictionary

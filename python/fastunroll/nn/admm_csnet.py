@@ -194,17 +194,12 @@ class ADMMCSNet(DenseNetwork):
     def config(self) -> dict[str, Any]:
         """Constructor arguments that JSON can hold."""
         return {
-            "n_layers": self.n_layers,
+            **super().config(),
             "tied": self.tied,
             "scaling": self.scaling,
             "shrinkage": self.shrinkage,
             "learn_shrinkage": self.learn_shrinkage,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], state: dict[str, Tensor]) -> ADMMCSNet:
-        """Build the network that `config` and a ``state_dict`` describe."""
-        return cls(state["dictionary"], **config)
 
 
 def _admm_matrices(dictionary: Tensor, rho: float) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from fastunroll.analysis.analytic import analytic_weight
-from fastunroll.nn.prox_gradient import (
-    ProxGradientNetwork,
-    checked_weight,
-    first_step,
-    repeated,
-)
-from fastunroll.nn.support_selection import SupportSelection
+from fastunroll.nn.prox_gradient import ProxGradientNetwork, repeated
 
 
 class ALISTA(ProxGradientNetwork):
@@ -38,13 +32,8 @@ class ALISTA(ProxGradientNetwork):
         W, copied; `fastunroll.analysis.analytic.analytic_weight` by default.
     lam : float
         lambda: the first thresholds are lambda / L with L = 1.001 ||A||_2^2. The first steps are 1.
-    prox : str
-        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`; ``"firm"`` belongs
-        to the MCP penalty, ``"scad"`` to SCAD.
-    prox_shape : float, optional
-        Its shape, where it has one; not learned.
-    support_selection : SupportSelection, optional
-        The largest entries of a layer skip the shrinkage; by default none do.
+    prox, prox_shape, support_selection
+        As in `ProxGradientNetwork`.
 
     Raises
     ------
@@ -54,30 +43,10 @@ class ALISTA(ProxGradientNetwork):
 
     weight: Tensor
 
-    def __init__(
-        self,
-        dictionary: Tensor,
-        n_layers: int = 16,
-        *,
-        weight: Tensor | None = None,
-        lam: float = 0.4,
-        prox: str = "soft",
-        prox_shape: float | None = None,
-        support_selection: SupportSelection | None = None,
-    ) -> None:
-        super().__init__(
-            dictionary,
-            n_layers,
-            lam=lam,
-            prox=prox,
-            prox_shape=prox_shape,
-            support_selection=support_selection,
-        )
-        a = self.dictionary
-        weight = analytic_weight(a) if weight is None else checked_weight(weight, a)
-        self.register_buffer("weight", weight.detach().clone())
-        self.steps = repeated(1.0, n_layers, a)
-        self.thresholds = repeated(lam * first_step(a), n_layers, a)
+    def _add_layers(self, n_layers: int, step: float, weight: Tensor | None) -> None:
+        weight = analytic_weight(self.dictionary) if weight is None else weight
+        self.register_buffer("weight", weight)
+        self.steps = repeated(1.0, n_layers, self.dictionary)
 
     def _weights(self, layers: range) -> Sequence[Tensor]:
         return (self.weight,)

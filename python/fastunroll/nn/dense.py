@@ -9,10 +9,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from fastunroll._checks import check_dictionary, check_like
 from fastunroll.functional import UnrolledResult
-from fastunroll.nn.layered import LayeredNetwork
-from fastunroll.solvers.lasso import lasso_objective
+from fastunroll.nn.iterated import IteratedNetwork
 
 
 def stack_complex(value: Tensor, dim: int) -> Tensor:
@@ -36,7 +34,7 @@ def stack_complex(value: Tensor, dim: int) -> Tensor:
     return torch.cat((value.real, value.imag), dim=dim) if value.is_complex() else value
 
 
-class DenseNetwork(LayeredNetwork):
+class DenseNetwork(IteratedNetwork):
     """An unrolled network in plain PyTorch: W1 b plus a matrix times the layer's state.
 
     A subclass says in `layers` what a layer does. It keeps W1 in ``input_weights``, W2 in
@@ -50,18 +48,15 @@ class DenseNetwork(LayeredNetwork):
         codes, is kept as `stack_complex` makes it.
     """
 
-    dictionary: Tensor
     input_weights: nn.ParameterList
     weights: nn.ParameterList
     tied = False
     """Whether all layers share their two matrices."""
 
     def __init__(self, dictionary: Tensor) -> None:
-        super().__init__()
-        if isinstance(dictionary, Tensor):
-            dictionary = stack_complex(dictionary, 0)
-        dictionary = check_dictionary("dictionary", dictionary).detach().clone()
-        self.register_buffer("dictionary", dictionary)
+        super().__init__(
+            stack_complex(dictionary, 0) if isinstance(dictionary, Tensor) else dictionary
+        )
 
     @abstractmethod
     def layers(self, b: Tensor) -> Iterator[Tensor]:
@@ -94,35 +89,8 @@ class DenseNetwork(LayeredNetwork):
             n_layers=n_layers,
         )
 
-    def _run(
-        self,
-        b: Tensor,
-        layers: range,
-        initial: Tensor | None,
-        objective_weight: float | None,
-        iterates: bool,
-    ) -> UnrolledResult:
-        """Run the first layers; they always start from 0."""
-        check_like("b", b, "dictionary", self.dictionary)
-        n_measurements, n_atoms = self.dictionary.shape
-        if b.shape[-1] != n_measurements:
-            raise ValueError(
-                f"b must have {n_measurements} columns, complex ones counted twice, "
-                f"got shape {tuple(b.shape)}"
-            )
-        rows = b[None] if b.dim() == 1 else b
-        codes = [rows.new_zeros(len(rows), n_atoms), *islice(self.layers(rows), layers.stop)]
-        if b.dim() == 1:
-            codes = [x[0] for x in codes]
-        objective = None
-        if objective_weight is not None:
-            values = [lasso_objective(x, b, self.dictionary, objective_weight) for x in codes]
-            objective = torch.stack(values)
-        return UnrolledResult(codes[-1], objective, torch.stack(codes) if iterates else None)
-
-    def _n_frozen(self, b: Tensor, stop: int) -> int:
-        """Never split: the state of a layer may be more than its codes."""
-        return 0
+    def _codes(self, b: Tensor, n_layers: int) -> Iterator[Tensor]:
+        return islice(self.layers(b), n_layers)
 
     def _layer_of(self, name: str) -> int | None:
         """Layer of a parameter, or None for one that all layers share."""

@@ -33,11 +33,10 @@ from fastunroll._checks import (
 from fastunroll.analysis.analytic import analytic_weight
 from fastunroll.functional import UnrolledResult, prox_gradient_step
 from fastunroll.nn.fixed_point import FixedPoint, solve_fixed_point
-from fastunroll.nn.network import UnrolledNetwork
+from fastunroll.nn.network import UnrolledNetwork, objectives
 from fastunroll.nn.prox_gradient import first_step
 from fastunroll.nn.thresholds import at_least_zero
 from fastunroll.prepared import PreparedDictionary, check_weight, prepare
-from fastunroll.solvers.lasso import LassoProblem
 
 GRADIENTS = ("implicit", "jfb")
 
@@ -157,13 +156,9 @@ class EquilibriumNetwork(UnrolledNetwork):
         rows = b[None] if flat else b
         codes = self._attached(self.solve(rows.detach(), n_layers=n_layers).codes, rows)
         every = torch.stack((torch.zeros_like(codes), codes))
-        objective = None
-        if objective_weight is not None:
-            lam = check_number("objective_weight", objective_weight, minimum=0.0)
-            objective = LassoProblem(rows, self.dictionary, lam, flat=False).objective(every)
         if flat:
             codes, every = codes[0], every[:, 0]
-            objective = None if objective is None else objective[:, 0]
+        objective = objectives(every, b, self.dictionary, objective_weight)
         return UnrolledResult(codes, objective, every if iterates else None)
 
     def _attached(self, codes: Tensor, b: Tensor) -> Tensor:
@@ -242,7 +237,7 @@ def solve_on_support(matrix: Tensor, support: Tensor, right: Tensor) -> Tensor:
     Tensor
         w (batch, n), 0 off the support; v itself where M_SS is singular.
     """
-    size = int(support.sum(dim=1).max())
+    size = max(support.sum(dim=1).tolist(), default=0)
     index = support.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :size]
     inside = support.gather(1, index)
     both = inside[:, :, None] & inside[:, None, :]

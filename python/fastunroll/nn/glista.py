@@ -81,7 +81,7 @@ class GLISTA(IteratedNetwork):
     def _codes(self, b: Tensor, n_layers: int) -> Iterator[Tensor]:
         x = b.new_zeros(len(b), self.dictionary.shape[1])
         before = at_least_zero(self.thresholds[0])
-        for k, bypass in enumerate(self._bypass(n_layers)):
+        for k, bypass in enumerate(self._bypass(range(n_layers))):
             threshold = at_least_zero(self.thresholds[k])
             z = prox_gradient_step(
                 self._gain(k, x, before) * x,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from fastunroll._checks import check_positive_int, check_tensor
+from fastunroll._checks import check_dictionary, check_positive_int, check_tensor
 from fastunroll.functional import UnrolledResult
 from fastunroll.nn.network import UnrolledNetwork
+from fastunroll.nn.support_selection import SupportSelection
+
+Network = TypeVar("Network", bound="LayeredNetwork")
 
 
 class LayeredNetwork(UnrolledNetwork):
@@ -17,7 +22,34 @@ class LayeredNetwork(UnrolledNetwork):
 
     A subclass keeps what one layer learns in a ``nn.ParameterList`` with one entry per layer, such
     as ``thresholds``, and what all layers share in plain parameters. It implements `_run`.
+
+    Parameters
+    ----------
+    dictionary : (n_measurements, n_atoms)
+        A, float32 or float64; copied, not learned.
+    support_selection : SupportSelection, optional
+        The largest entries of a layer skip the shrinkage; by default none do.
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the name of the argument that does not fit.
     """
+
+    dictionary: Tensor
+
+    def __init__(
+        self, dictionary: Tensor, support_selection: SupportSelection | None = None
+    ) -> None:
+        super().__init__()
+        dictionary = check_dictionary("dictionary", dictionary).detach().clone()
+        if not isinstance(support_selection, SupportSelection | None):
+            raise TypeError(
+                "support_selection must be a SupportSelection or None, "
+                f"got {type(support_selection).__name__}"
+            )
+        self.support_selection = support_selection
+        self.register_buffer("dictionary", dictionary)
 
     @property
     def n_layers(self) -> int:
@@ -90,6 +122,29 @@ class LayeredNetwork(UnrolledNetwork):
         iterates: bool,
     ) -> UnrolledResult:
         """Run consecutive layers from the codes ``initial``; objective and iterates include it."""
+
+    def _bypass(self, layers: range) -> tuple[int, ...]:
+        """Counts of support selection of some layers, or none where it has no selection."""
+        if self.support_selection is None:
+            return ()
+        n_atoms = self.dictionary.shape[-1]
+        return self.support_selection.counts(n_atoms, layers.stop)[layers.start :]
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments that JSON can hold."""
+        selection = self.support_selection
+        chosen = {} if selection is None else {"support_selection": asdict(selection)}
+        return {"n_layers": self.n_layers, **chosen}
+
+    @classmethod
+    def from_config(
+        cls: type[Network], config: dict[str, Any], state: dict[str, Tensor]
+    ) -> Network:
+        """Build the network that `config` and a ``state_dict`` describe."""
+        selection = config.get("support_selection")
+        if selection is not None:
+            config = {**config, "support_selection": SupportSelection(**selection)}
+        return cls(state["dictionary"], **config)
 
     def _n_frozen(self, b: Tensor, stop: int) -> int:
         """Number of first layers, fewer than ``stop``, that need no gradient."""

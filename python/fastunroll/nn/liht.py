@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fastunroll.nn.lista import LISTA
 from fastunroll.nn.lista_cp import LISTACP
-from fastunroll.nn.prox_gradient import first_step, repeated
+from fastunroll.nn.prox_gradient import ProxGradientNetwork, repeated
 
 
 class LIHT(LISTA):
@@ -56,7 +56,9 @@ class LIHT(LISTA):
         super().__init__(
             dictionary, n_layers, tied=tied, shared_input=shared_input, lam=lam, prox="hard"
         )
-        self.thresholds = _hard_thresholds(self.dictionary, n_layers, lam)
+
+    def _add_thresholds(self, n_layers: int, step: float) -> None:
+        self.thresholds = _hard_thresholds(self, n_layers, step)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments that JSON can hold."""
@@ -88,13 +90,15 @@ class LIHTCP(LISTACP):
 
     def __init__(self, dictionary: Tensor, n_layers: int = 16, *, lam: float = 0.4) -> None:
         super().__init__(dictionary, n_layers, lam=lam, prox="hard")
-        self.thresholds = _hard_thresholds(self.dictionary, n_layers, lam)
+
+    def _add_thresholds(self, n_layers: int, step: float) -> None:
+        self.thresholds = _hard_thresholds(self, n_layers, step)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments that JSON can hold."""
         return {"n_layers": self.n_layers, "lam": self.lam}
 
 
-def _hard_thresholds(dictionary: Tensor, n_layers: int, lam: float) -> nn.ParameterList:
+def _hard_thresholds(network: ProxGradientNetwork, n_layers: int, step: float) -> nn.ParameterList:
     """First thresholds sqrt(2 lambda / L)."""
-    return repeated(math.sqrt(2.0 * lam * first_step(dictionary)), n_layers, dictionary)
+    return repeated(math.sqrt(2.0 * network.lam * step), n_layers, network.dictionary)

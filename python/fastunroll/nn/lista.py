@@ -21,15 +21,13 @@ from torch import Tensor, nn
 from fastunroll.nn.alista import ALISTA
 from fastunroll.nn.prox_gradient import (
     ProxGradientNetwork,
-    checked_weight,
-    first_step,
-    needs_grad,
     of_layers,
     one_or_all,
     repeated,
     stack,
 )
 from fastunroll.nn.support_selection import SupportSelection
+from fastunroll.ops.autograd import needs_grad
 from fastunroll.ops.pack import pack_operands
 from fastunroll.ops.repeat import RepeatedCall
 from fastunroll.prepared import PreparedDictionary
@@ -59,12 +57,8 @@ class LISTA(ProxGradientNetwork):
         I - W1 A.
     lam : float
         lambda: the first thresholds are lambda / L.
-    prox : str
-        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
-    prox_shape : float, optional
-        Its shape, where it has one; not learned.
-    support_selection : SupportSelection, optional
-        The largest entries of a layer skip the shrinkage; by default none do.
+    prox, prox_shape, support_selection
+        As in `ProxGradientNetwork`.
 
     Raises
     ------
@@ -85,30 +79,42 @@ class LISTA(ProxGradientNetwork):
         prox_shape: float | None = None,
         support_selection: SupportSelection | None = None,
     ) -> None:
+        self.tied, self.shared_input = tied, shared_input  # `_add_layers` asks for them
         super().__init__(
             dictionary,
             n_layers,
+            weight=weight,
             lam=lam,
             prox=prox,
             prox_shape=prox_shape,
             support_selection=support_selection,
         )
-        self.tied, self.shared_input = tied, shared_input
-        a, step = self.dictionary, first_step(self.dictionary)
-        weight = step * a if weight is None else checked_weight(weight, a).detach().clone()
-        gram = a.mT @ weight
-        if shared_input:
-            self.weight = nn.Parameter(weight)
+
+    def _add_layers(self, n_layers: int, step: float, weight: Tensor | None) -> None:
+        a = self.dictionary
+        first = step * a if weight is None else weight
+        gram = a.mT @ first
+        if self.shared_input:
+            self.weight = nn.Parameter(first)
         else:
-            self.weights = repeated(weight, n_layers, a)
-        if tied:
+            self.weights = repeated(first, n_layers, a)
+        if self.tied:
             self.gram = nn.Parameter(gram)
         else:
             self.grams = repeated(gram, n_layers, a)
-        self.thresholds = repeated(lam * step, n_layers, a)
 
     def matrices(self, layer: int) -> tuple[Tensor, Tensor]:
-        """W1 (n_atoms, n_measurements) and W2 (n_atoms, n_atoms) of one layer."""
+        """W1 (n_atoms, n_measurements) and W2 (n_atoms, n_atoms) of layer 0, ..., n_layers - 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such layer.
+        """
+        if not isinstance(layer, int):
+            raise TypeError(f"layer must be an int, got {type(layer).__name__}")
+        if not 0 <= layer < self.n_layers:
+            raise ValueError(f"layer must be at least 0 and less than {self.n_layers}, got {layer}")
         one = range(layer, layer + 1)
         (weight,), (gram,) = self._weights(one), self._grams(one)
         return weight.mT, torch.eye(*gram.shape, dtype=gram.dtype, device=gram.device) - gram.mT

@@ -17,14 +17,7 @@ import torch
 from torch import Tensor
 
 from fastunroll.nn.alista import ALISTA
-from fastunroll.nn.prox_gradient import (
-    ProxGradientNetwork,
-    checked_weight,
-    first_step,
-    of_layers,
-    repeated,
-)
-from fastunroll.nn.support_selection import SupportSelection
+from fastunroll.nn.prox_gradient import ProxGradientNetwork, of_layers, repeated
 
 
 class LISTACP(ProxGradientNetwork):
@@ -43,13 +36,8 @@ class LISTACP(ProxGradientNetwork):
         `fastunroll.analysis.analytic.analytic_weight` make it start as ALISTA does.
     lam : float
         lambda: the first thresholds are lambda / L.
-    prox : str
-        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`; ``"firm"`` belongs
-        to the MCP penalty, ``"scad"`` to SCAD.
-    prox_shape : float, optional
-        Its shape, where it has one; not learned.
-    support_selection : SupportSelection, optional
-        The largest entries of a layer skip the shrinkage; by default none do.
+    prox, prox_shape, support_selection
+        As in `ProxGradientNetwork`.
 
     Raises
     ------
@@ -57,29 +45,9 @@ class LISTACP(ProxGradientNetwork):
         With the name of the argument that does not fit.
     """
 
-    def __init__(
-        self,
-        dictionary: Tensor,
-        n_layers: int = 16,
-        *,
-        weight: Tensor | None = None,
-        lam: float = 0.4,
-        prox: str = "soft",
-        prox_shape: float | None = None,
-        support_selection: SupportSelection | None = None,
-    ) -> None:
-        super().__init__(
-            dictionary,
-            n_layers,
-            lam=lam,
-            prox=prox,
-            prox_shape=prox_shape,
-            support_selection=support_selection,
-        )
-        a, step = self.dictionary, first_step(self.dictionary)
-        weight = step * a if weight is None else checked_weight(weight, a)
-        self.weights = repeated(weight.detach(), n_layers, a)
-        self.thresholds = repeated(lam * step, n_layers, a)
+    def _add_layers(self, n_layers: int, step: float, weight: Tensor | None) -> None:
+        first = step * self.dictionary if weight is None else weight
+        self.weights = repeated(first, n_layers, self.dictionary)
 
     @torch.no_grad()
     def take_over(self, network: ALISTA) -> None:

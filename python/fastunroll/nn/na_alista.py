@@ -124,7 +124,7 @@ class NAALISTA(IteratedNetwork):
         """Yield code (batch, n_atoms), step (batch, 1) and threshold (batch, 1) of every layer."""
         x = b.new_zeros(len(b), self.dictionary.shape[1])
         state = [row.expand(len(b), -1) for row in self.first_state]
-        for bypass in self._bypass(n_layers):
+        for bypass in self._bypass(range(n_layers)):
             residual = x @ self.dictionary.mT - b
             direction = residual @ self.weight
             features = (_l1_norms(residual, direction) - self.feature_mean) / self.feature_std

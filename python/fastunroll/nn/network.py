@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from fastunroll._checks import check_number
 from fastunroll.functional import UnrolledResult
 from fastunroll.prepared import PreparedDictionary, prepare
 from fastunroll.program import Program
+from fastunroll.solvers.lasso import LassoProblem
 
 T = TypeVar("T")
 
@@ -100,3 +102,18 @@ class UnrolledNetwork(nn.Module, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Leave what can be computed again out of copies and pickles."""
         return {**self.__dict__, "_prepared": {}, "_derived": None}
+
+
+def objectives(
+    iterates: Iterable[Tensor], b: Tensor, dictionary: Tensor, weight: float | None
+) -> Tensor | None:
+    """F of every iterate, (n_iterates, batch) or (n_iterates,), or None without a weight.
+
+    It is what `UnrolledNetwork.unroll` returns for an ``objective_weight``, from codes (batch, n)
+    or (n,) and their measurements.
+    """
+    if weight is None:
+        return None
+    lam = check_number("objective_weight", weight, minimum=0.0)
+    problem = LassoProblem(b, dictionary, lam, flat=False)
+    return torch.stack([problem.objective(codes) for codes in iterates])

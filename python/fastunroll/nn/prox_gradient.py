@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastunroll._checks import (
-    check_choice,
-    check_dictionary,
-    check_number,
-    check_positive_int,
-    check_tensor,
-)
+from fastunroll._checks import check_choice, check_number, check_positive_int, check_tensor
 from fastunroll.analysis.spectral import lipschitz_constant
 from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
 from fastunroll.layers import check_prox_shape
@@ -24,16 +17,15 @@ from fastunroll.nn.layered import LayeredNetwork
 from fastunroll.nn.support_selection import SupportSelection
 from fastunroll.nn.thresholds import LEAST_STEP, at_least, at_least_zero
 from fastunroll.ops.arguments import PROX_KINDS
+from fastunroll.ops.autograd import needs_grad
 from fastunroll.prepared import PreparedDictionary, check_weight, prepare
 from fastunroll.program import Program
-
-Network = TypeVar("Network", bound="ProxGradientNetwork")
 
 
 class ProxGradientNetwork(LayeredNetwork):
     """A layered network with x_{k+1} = prox(x_k - step_k W_k^T (A x_k - b); threshold_k).
 
-    A subclass keeps th_k in ``thresholds`` and learned steps in ``steps``, and says what W_k is.
+    A subclass makes its matrices and learned ``steps`` in `_add_layers`, and says what W_k is.
 
     Parameters
     ----------
@@ -41,10 +33,14 @@ class ProxGradientNetwork(LayeredNetwork):
         A, float32 or float64; copied, not learned.
     n_layers : int
         K.
+    weight : (n_measurements, n_atoms), optional
+        First W_k, copied.
     lam : float
-        lambda of the LASSO problem whose ISTA gives the first thresholds, lambda / L.
+        lambda of the LASSO problem whose ISTA gives the first thresholds, lambda / L with L = 1.001
+        ||A||_2^2.
     prox : str
-        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
+        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`; ``"firm"`` belongs
+        to the MCP penalty, ``"scad"`` to SCAD.
     prox_shape : float, optional
         Its shape, where it has one; not learned.
     support_selection : SupportSelection, optional
@@ -56,33 +52,38 @@ class ProxGradientNetwork(LayeredNetwork):
         With the name of the argument that does not fit.
     """
 
-    dictionary: Tensor
     thresholds: nn.ParameterList
     steps: nn.ParameterList
 
     def __init__(
         self,
         dictionary: Tensor,
-        n_layers: int,
+        n_layers: int = 16,
         *,
-        lam: float,
+        weight: Tensor | None = None,
+        lam: float = 0.4,
         prox: str = "soft",
         prox_shape: float | None = None,
         support_selection: SupportSelection | None = None,
     ) -> None:
-        super().__init__()
-        dictionary = check_dictionary("dictionary", dictionary).detach().clone()
+        super().__init__(dictionary, support_selection)
         check_positive_int("n_layers", n_layers)
         self.lam = check_number("lam", lam, minimum=0.0, exclusive=True)
         self.prox = check_choice("prox", prox, PROX_KINDS)
         self.prox_shape = check_prox_shape(prox, prox_shape)
-        if not isinstance(support_selection, SupportSelection | None):
-            raise TypeError(
-                "support_selection must be a SupportSelection or None, "
-                f"got {type(support_selection).__name__}"
-            )
-        self.support_selection = support_selection
-        self.register_buffer("dictionary", dictionary)
+        if weight is not None:
+            weight = checked_weight(weight, self.dictionary).detach().clone()
+        step = first_step(self.dictionary)
+        self._add_layers(n_layers, step, weight)
+        self._add_thresholds(n_layers, step)
+
+    @abstractmethod
+    def _add_layers(self, n_layers: int, step: float, weight: Tensor | None) -> None:
+        """Make the matrices and the steps; ``step`` is 1 / L, ``weight`` the first W if given."""
+
+    def _add_thresholds(self, n_layers: int, step: float) -> None:
+        """Make the thresholds."""
+        self.thresholds = repeated(self.lam * step, n_layers, self.dictionary)
 
     @abstractmethod
     def _weights(self, layers: range) -> Sequence[Tensor]:
@@ -141,13 +142,6 @@ class ProxGradientNetwork(LayeredNetwork):
         sources = (self.dictionary, *weights)
         return self._prepare_once(lambda: prepare(self.dictionary, stacked()), *sources), None
 
-    def _bypass(self, layers: range) -> tuple[int, ...]:
-        """Counts of support selection of some layers."""
-        if self.support_selection is None:
-            return ()
-        n_atoms = self.dictionary.shape[-1]
-        return self.support_selection.counts(n_atoms, layers.stop)[layers.start :]
-
     @torch.no_grad()
     def program(self) -> Program[Tensor] | None:
         """All layers; see `fastunroll.program.Program`."""
@@ -167,24 +161,13 @@ class ProxGradientNetwork(LayeredNetwork):
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments that JSON can hold."""
-        selection = self.support_selection
         return {
-            "n_layers": self.n_layers,
+            "support_selection": None,
+            **super().config(),
             "lam": self.lam,
             "prox": self.prox,
             "prox_shape": self.prox_shape,
-            "support_selection": None if selection is None else asdict(selection),
         }
-
-    @classmethod
-    def from_config(
-        cls: type[Network], config: dict[str, Any], state: dict[str, Tensor]
-    ) -> Network:
-        """Build the network that `config` and a ``state_dict`` describe."""
-        selection = config.get("support_selection")
-        if selection is not None:
-            config = {**config, "support_selection": SupportSelection(**selection)}
-        return cls(state["dictionary"], **config)
 
 
 def first_step(dictionary: Tensor) -> float:
@@ -217,8 +200,3 @@ def stack(matrices: Sequence[Tensor]) -> Tensor:
 def one_or_all(matrices: Sequence[Tensor]) -> Tensor:
     """The matrix (m, n) that all layers share, or those of the layers (K, m, n)."""
     return matrices[0] if len(matrices) == 1 else stack(matrices)
-
-
-def needs_grad(tensors: Sequence[Tensor]) -> bool:
-    """Whether a gradient with respect to one of the tensors is to be computed."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)

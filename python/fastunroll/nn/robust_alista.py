@@ -90,10 +90,8 @@ class RobustALISTA(VaryingDictionaryNetwork):
         E.
     lam : float
         lambda: the first thresholds are lambda / L with L = 1.001 ||A||_2^2. The first steps are 1.
-    prox : str
-        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`.
-    support_selection : SupportSelection, optional
-        The largest entries of a layer skip the shrinkage; by default none do.
+    prox, support_selection
+        As in `ProxGradientNetwork`.
 
     Raises
     ------
@@ -117,13 +115,14 @@ class RobustALISTA(VaryingDictionaryNetwork):
         prox: str = "soft",
         support_selection: SupportSelection | None = None,
     ) -> None:
+        self._n_encoder_layers = n_encoder_layers  # `_add_layers` asks for it
         super().__init__(
             dictionary, n_layers, lam=lam, prox=prox, support_selection=support_selection
         )
-        a = self.dictionary
-        self.encoder = WeightEncoder(a, n_encoder_layers)
-        self.steps = repeated(1.0, n_layers, a)
-        self.thresholds = repeated(lam * first_step(a), n_layers, a)
+
+    def _add_layers(self, n_layers: int, step: float, weight: Tensor | None) -> None:
+        self.encoder = WeightEncoder(self.dictionary, self._n_encoder_layers)
+        self.steps = repeated(1.0, n_layers, self.dictionary)
 
     def _analysis(self) -> tuple[None, Tensor]:
         weight: Tensor = self.encoder(self.dictionary)
@@ -131,4 +130,4 @@ class RobustALISTA(VaryingDictionaryNetwork):
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments that JSON can hold."""
-        return {**super().config(), "n_encoder_layers": len(self.encoder.preconditioners)}
+        return {**super().config(), "n_encoder_layers": self._n_encoder_layers}

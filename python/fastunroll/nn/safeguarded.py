@@ -21,9 +21,8 @@ from torch import Tensor
 from fastunroll._checks import check_dictionary, check_number, check_positive_int, check_tensor
 from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
 from fastunroll.nn.layered import LayeredNetwork
-from fastunroll.nn.network import UnrolledNetwork
+from fastunroll.nn.network import UnrolledNetwork, objectives
 from fastunroll.nn.prox_gradient import ProxGradientNetwork, first_step
-from fastunroll.solvers.lasso import LassoProblem
 
 
 class SafeguardedNetwork(UnrolledNetwork):
@@ -81,8 +80,7 @@ class SafeguardedNetwork(UnrolledNetwork):
     @property
     def dictionary(self) -> Tensor:
         """A: (n_measurements, n_atoms)."""
-        dictionary: Tensor = self.network.dictionary  # type: ignore[assignment]
-        return dictionary
+        return self.network.dictionary
 
     @property
     def n_layers(self) -> int:
@@ -109,13 +107,9 @@ class SafeguardedNetwork(UnrolledNetwork):
             tail = self._ista(rows, every[-1], count - self.n_layers)
             every += tail[1:].unbind()
         stacked = torch.stack(every)
-        objective = None
-        if objective_weight is not None:
-            lam = check_number("objective_weight", objective_weight, minimum=0.0)
-            objective = LassoProblem(rows, self.dictionary, lam, flat=False).objective(stacked)
         if flat:
             stacked = stacked[:, 0]
-            objective = None if objective is None else objective[:, 0]
+        objective = objectives(stacked, b, self.dictionary, objective_weight)
         return UnrolledResult(stacked[-1], objective, stacked if iterates else None)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastunroll.nn.prox_gradient import ProxGradientNetwork, first_step, repeated
+from fastunroll.nn.prox_gradient import ProxGradientNetwork, repeated
 
 
 class StepLISTA(ProxGradientNetwork):
@@ -42,7 +42,12 @@ class StepLISTA(ProxGradientNetwork):
 
     def __init__(self, dictionary: Tensor, n_layers: int = 16, *, lam: float = 0.4) -> None:
         super().__init__(dictionary, n_layers, lam=lam)
-        self.steps = repeated(first_step(self.dictionary), n_layers, self.dictionary)
+
+    def _add_layers(self, n_layers: int, step: float, weight: Tensor | None) -> None:
+        self.steps = repeated(step, n_layers, self.dictionary)
+
+    def _add_thresholds(self, n_layers: int, step: float) -> None:
+        """Make none: they follow from the steps."""
 
     def _weights(self, layers: range) -> Sequence[Tensor]:
         return ()

@@ -14,13 +14,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastunroll.nn.prox_gradient import (
-    ProxGradientNetwork,
-    checked_weight,
-    first_step,
-    repeated,
-)
-from fastunroll.nn.support_selection import SupportSelection
+from fastunroll.nn.prox_gradient import ProxGradientNetwork, repeated
 
 
 class TiLISTA(ProxGradientNetwork):
@@ -37,13 +31,8 @@ class TiLISTA(ProxGradientNetwork):
         `fastunroll.analysis.analytic.analytic_weight` make it start as ALISTA does.
     lam : float
         lambda: the first thresholds are lambda / L. The first steps are 1.
-    prox : str
-        Proximal operator, one of those of `fastunroll.unrolled_prox_gradient`; ``"firm"`` belongs
-        to the MCP penalty, ``"scad"`` to SCAD.
-    prox_shape : float, optional
-        Its shape, where it has one; not learned.
-    support_selection : SupportSelection, optional
-        The largest entries of a layer skip the shrinkage; by default none do.
+    prox, prox_shape, support_selection
+        As in `ProxGradientNetwork`.
 
     Raises
     ------
@@ -51,30 +40,9 @@ class TiLISTA(ProxGradientNetwork):
         With the name of the argument that does not fit.
     """
 
-    def __init__(
-        self,
-        dictionary: Tensor,
-        n_layers: int = 16,
-        *,
-        weight: Tensor | None = None,
-        lam: float = 0.4,
-        prox: str = "soft",
-        prox_shape: float | None = None,
-        support_selection: SupportSelection | None = None,
-    ) -> None:
-        super().__init__(
-            dictionary,
-            n_layers,
-            lam=lam,
-            prox=prox,
-            prox_shape=prox_shape,
-            support_selection=support_selection,
-        )
-        a, step = self.dictionary, first_step(self.dictionary)
-        weight = step * a if weight is None else checked_weight(weight, a)
-        self.weight = nn.Parameter(weight.detach().clone())
-        self.steps = repeated(1.0, n_layers, a)
-        self.thresholds = repeated(lam * step, n_layers, a)
+    def _add_layers(self, n_layers: int, step: float, weight: Tensor | None) -> None:
+        self.weight = nn.Parameter(step * self.dictionary if weight is None else weight)
+        self.steps = repeated(1.0, n_layers, self.dictionary)
 
     def _weights(self, layers: range) -> Sequence[Tensor]:
         return (self.weight,)

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from fastunroll._checks import check_like, check_number, check_tensor
 from fastunroll.functional import UnrolledResult, soft_threshold
-from fastunroll.nn.prox_gradient import ProxGradientNetwork, needs_grad
+from fastunroll.nn.prox_gradient import ProxGradientNetwork
+from fastunroll.nn.support_selection import SupportSelection
 from fastunroll.nn.thresholds import at_least_zero
+from fastunroll.ops.autograd import needs_grad
 from fastunroll.ops.reference import prox
 from fastunroll.prepared import PreparedDictionary, prepare
 from fastunroll.solvers.lasso import LassoProblem
@@ -29,8 +31,31 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
     dictionary for all samples that is the fused recursion. With a dictionary per sample the factors
     are applied one after the other; no tensor larger than the dictionaries is made.
 
-    The dictionary of the constructor is the default one; `with_dictionary` gives others.
+    Parameters
+    ----------
+    dictionary : (n_measurements, n_atoms)
+        A where a call gives no other, float32 or float64; copied, not learned.
+    n_layers, lam, prox, support_selection
+        As in `ProxGradientNetwork`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the name of the argument that does not fit.
     """
+
+    def __init__(
+        self,
+        dictionary: Tensor,
+        n_layers: int = 16,
+        *,
+        lam: float = 0.4,
+        prox: str = "soft",
+        support_selection: SupportSelection | None = None,
+    ) -> None:
+        super().__init__(
+            dictionary, n_layers, lam=lam, prox=prox, support_selection=support_selection
+        )
 
     def with_dictionary(self: Network, dictionary: Tensor) -> Network:
         """Return this network, with the same parameters, for other dictionaries.

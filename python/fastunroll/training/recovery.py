@@ -133,7 +133,7 @@ def train_recovery(
     check_positive_int("batch_size", batch_size)
     steps = _steps(budget)
     function, measure, name = _loss(loss, problem, check_number("lam", lam, minimum=0.0))
-    if not torch.equal(model.get_buffer("dictionary"), problem.dictionary):
+    if not torch.equal(model.dictionary, problem.dictionary):
         raise ValueError("model must be made with problem.dictionary, and has another dictionary")
     training = problem.training
     started: TrainingResult | None = None
