@@ -30,7 +30,8 @@ _SECTIONS = {
     "summary": (
         "Summary",
         "",
-        "Numbers learned, steps and seconds are those of the first problem of the row.",
+        "Numbers learned, steps and seconds are those of the first problem of the row; layers are "
+        "trained one after the other, unless the steps are said to be of all layers at once.",
     ),
     "recovery": ("Recovery", "parameters", "Number of learned numbers against the error."),
     "layers": (

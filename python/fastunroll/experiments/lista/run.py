@@ -77,7 +77,7 @@ def train(
     output : Path
         Folder of the results.
     budget : {"quick", "full"}
-        A quarter of an hour, or hours.
+        A quarter of an hour, or about one and a half hours.
     seed : int
         Seed of all random numbers.
     models : sequence of str

@@ -68,7 +68,7 @@ def summary(results: Results) -> Listing:
                 title(name),
                 *(decibels(row.get("NMSE")) for row in found),
                 str(first.get("parameters", "")),
-                str(first.get("steps", "")),
+                steps(first),
                 f"{first['seconds']:.0f}" if "seconds" in first else "",
             ]
         )
@@ -81,6 +81,12 @@ def decibels(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def steps(row: Mapping[str, Any]) -> str:
+    """Steps of a training, and whether it took all layers at once; empty for a solver."""
+    at_once = " at once" if row.get("schedule") == "end-to-end" else ""
+    return f"{row['steps']}{at_once}" if "steps" in row else ""
+
+
 def _scores(results: Results, variant: str) -> Listing:
     published = PUBLISHED.get(variant, {})
     header = ["method", "NMSE", "median", "worst", "published", "numbers", "steps", "seconds"]
@@ -91,7 +97,7 @@ def _scores(results: Results, variant: str) -> Listing:
             *(decibels(row[key]) for key in ("NMSE", "median", "worst")),
             published.get(name, ""),
             str(row.get("parameters", "")),
-            str(row.get("steps", "")),
+            steps(row),
             f"{row['seconds']:.0f}" if "seconds" in row else "",
         ]
         for name, row in (of_problem(results, variant) | {LEAST_SQUARES: floor}).items()

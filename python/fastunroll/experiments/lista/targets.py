@@ -47,7 +47,8 @@ class Outcome:
             wanted = f">= {self.low:g}"
         else:
             wanted = f"{self.low:g} to {self.high:g}"
-        reached = "missing" if self.value is None else f"{self.value:.2f}"
+        small = self.value is not None and 0 < abs(self.value) < 0.1
+        reached = "missing" if self.value is None else f"{self.value:.{'1e' if small else '2f'}}"
         return f"{self.name:74} {wanted:>14} {reached:>9}  {'reached' if self.met else 'MISSED'}"
 
 

@@ -48,8 +48,8 @@ def train_part(
     -------
     dict
         Scores in dB (``"NMSE"``, ``"median"``, ``"worst"``, ``"layers"``, the NMSE after 0 to K
-        layers, and ``"validation"``), ``"parameters"``, ``"steps"``, ``"seconds"``, ``"threads"``
-        and the ``"checksum"`` of the problem.
+        layers, and ``"validation"``), ``"parameters"``, ``"steps"``, ``"schedule"``, ``"seconds"``,
+        ``"threads"`` and the ``"checksum"`` of the problem.
     """
     name = part_name(training.model, variant)
     path = model_path(output, training.model, variant)
@@ -57,6 +57,7 @@ def train_part(
         "model": training.model,
         "variant": variant,
         "steps": training.steps,
+        "schedule": training.schedule,
         "layers": s.n_layers,
         "size": [s.n_measurements, s.n_atoms, s.n_test],
         "seed": s.seed,
@@ -74,6 +75,7 @@ def train_part(
         return {
             **score(all_codes(network), problem),
             **trained,
+            "schedule": training.schedule,
             "parameters": network.n_parameters,
             "threads": torch.get_num_threads(),
             "checksum": problem.checksum,
@@ -104,6 +106,7 @@ def _fit(
     result = train_recovery(
         network,
         problem,
+        schedule=training.schedule,
         loss="supervised" if supervised else "lasso",
         lam=LAMBDA,
         budget=training.steps,
