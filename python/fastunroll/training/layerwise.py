@@ -96,8 +96,16 @@ def end_to_end_phase(steps: int) -> Phase:
 
 
 def shared_phase(steps: int) -> Phase:
-    """Phase for `end_to_end_stage` of a network whose layers share all, such as NA-ALISTA."""
-    return Phase(name="all layers", steps=steps, rate=3e-3, matrix_rate=3e-3, decay=0.01)
+    """Phase for `end_to_end_stage` of a network whose layers share all, such as NA-ALISTA.
+
+    With `SHARED_CLIP`; with rates of 1e-3 and more, or without the limit, the recurrent network of
+    NA-ALISTA was thrown off in trials, and did not recover.
+    """
+    return Phase(name="all layers", steps=steps, rate=5e-4, matrix_rate=5e-4, decay=0.01)
+
+
+SHARED_CLIP = 1.0
+"""Largest norm of the gradient in `shared_phase`."""
 
 
 def joint_phase(steps: int) -> Phase:

@@ -19,6 +19,7 @@ from fastunroll.nn.layered import LayeredNetwork
 from fastunroll.nn.lista import LISTA
 from fastunroll.nn.lista_cp import LISTACP
 from fastunroll.training.layerwise import (
+    SHARED_CLIP,
     Loss,
     Measure,
     end_to_end_phase,
@@ -173,6 +174,7 @@ def train_recovery(
         directory=directory,
         progress=progress,
         tensorboard=tensorboard,
+        gradient_clip=None if model.layer_parameters(0) else SHARED_CLIP,
     )
     result = trainer.fit(resume=directory is not None)
     if started is None:

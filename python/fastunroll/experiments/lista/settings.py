@@ -128,7 +128,7 @@ _BUDGETS = {
             Training("alista-ss", ("snr40", *_KAPPA), 300),
             Training("alista-ss", ("snr30", "snr20"), 300, schedule="end-to-end"),
             Training("tista", (*_NOISY, *_KAPPA, *_NOISELESS), 60),
-            Training("na-alista", (*_NOISY, *_NOISELESS), 100),
+            Training("na-alista", (*_NOISY, *_NOISELESS), 150),
             Training("lista-tied", _NOISELESS, 1500),
             Training("tilista-ss", _NOISELESS, 900),
             Training("lista-cpss", _NOISELESS, 600),
