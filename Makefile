@@ -32,9 +32,12 @@ bench-check: .venv/installed-bench  ## Measure the targets; fail where one is mi
 	$(BIN)/fastunroll bench --output build/bench-check --targets benchmarks/targets.toml --check \
 	    $(BENCH_ARGS)
 
+# With ThreadSanitizer, GCC 12 spills the lower half of an AVX-512 mask and reads all of it back, so
+# that threads are checked with the generic code: they do not depend on the instruction set.
 sanitize:  ## Run the native checks under the compiler's sanitizers of memory and threads
 	+$(MAKE) -C tests/native SANITIZE=address,undefined BUILD=$(CURDIR)/build/sanitize-memory run
-	+$(MAKE) -C tests/native SANITIZE=thread BUILD=$(CURDIR)/build/sanitize-threads run
+	+$(MAKE) -C tests/native SANITIZE=thread BUILD=$(CURDIR)/build/sanitize-threads ISAS=generic \
+	    run
 
 lint: .venv/installed-dev  ## Check style, types and formatting
 	$(BIN)/ruff check

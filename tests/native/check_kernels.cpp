@@ -30,6 +30,7 @@ std::vector<double> generic_values() {
     setenv("FASTUNROLL_ISA", "generic", 1);
     const check::Results results = run();
     for (const check::Result& result : results.all()) {
+      if (result.values.empty()) continue;
       std::fwrite(result.values.data(), sizeof(double), result.values.size(), file);
     }
     std::fflush(nullptr);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The entry points of GCC's OpenMP library that the kernels call, on std::thread. ThreadSanitizer
-// cannot see what synchronises the threads of libgomp and reports races that are none; this it
-// sees: threads start and end with the loop, and between that nothing is ordered but who takes
-// which iteration.
+// The entry points of GCC's OpenMP library that the kernels call when compiled with -O1, on
+// std::thread. ThreadSanitizer cannot see what synchronises the threads of libgomp and reports
+// races that are none; this it sees: threads start and end with the loop, and between that nothing
+// is ordered but who takes which iteration.
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -11,8 +11,8 @@ namespace {
 
 thread_local int thread_number = 0;
 thread_local bool in_parallel = false;
-std::atomic<long> next_iteration;
-long last_iteration = 0;
+thread_local long last_iteration = 0;
+std::atomic<long> next_iteration;  // of the one loop of a parallel region; loops count from 0
 
 }  // namespace
 
@@ -27,12 +27,15 @@ bool GOMP_loop_nonmonotonic_dynamic_next(long* first, long* last) {
   return *first < last_iteration;
 }
 
+bool GOMP_loop_nonmonotonic_dynamic_start(long, long end, long, long, long* first, long* last) {
+  last_iteration = end;
+  return GOMP_loop_nonmonotonic_dynamic_next(first, last);
+}
+
 void GOMP_loop_end_nowait() {}
 
-void GOMP_parallel_loop_nonmonotonic_dynamic(void (*body)(void*), void* data, unsigned threads,
-                                             long first, long last, long, long, unsigned) {
-  next_iteration.store(first, std::memory_order_relaxed);
-  last_iteration = last;
+void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {
+  next_iteration.store(0, std::memory_order_relaxed);
   std::vector<std::thread> team;
   for (unsigned t = 0; t < threads; ++t) {
     team.emplace_back([=] {
