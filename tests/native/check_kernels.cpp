@@ -21,7 +21,7 @@ check::Results run() {
   return results;
 }
 
-// The generic results one after the other; none where the child failed.
+// The generic results one after the other, each behind its length; none where the child failed.
 std::vector<double> generic_values() {
   std::FILE* file = std::tmpfile();
   if (file == nullptr) return {};
@@ -30,6 +30,8 @@ std::vector<double> generic_values() {
     setenv("FASTUNROLL_ISA", "generic", 1);
     const check::Results results = run();
     for (const check::Result& result : results.all()) {
+      const auto length = static_cast<double>(result.values.size());
+      std::fwrite(&length, sizeof(double), 1, file);
       if (result.values.empty()) continue;
       std::fwrite(result.values.data(), sizeof(double), result.values.size(), file);
     }
@@ -49,7 +51,8 @@ std::vector<double> generic_values() {
 }
 
 // The largest difference in units of what is allowed; NaN agrees with NaN alone.
-double difference(const check::Result& result, const double* wanted) {
+double difference(const check::Result& result, const double* wanted, std::size_t length) {
+  if (length != result.values.size()) return HUGE_VAL;
   double scale = 1;
   for (std::size_t i = 0; i < result.values.size(); ++i) {
     if (std::isfinite(wanted[i])) scale = std::max(scale, std::fabs(wanted[i]));
@@ -77,12 +80,13 @@ int main() {
   std::size_t at = 0;
   double worst = 0;
   for (const check::Result& result : results.all()) {
-    if (at + result.values.size() > wanted.size()) {
+    if (at == wanted.size()) {
       std::printf("the generic code gave no result: %s\n", result.name.c_str());
       return EXIT_FAILURE;
     }
-    const double found = difference(result, wanted.data() + at);
-    at += result.values.size();
+    const auto length = static_cast<std::size_t>(wanted[at++]);
+    const double found = difference(result, wanted.data() + at, length);
+    at += length;
     worst = std::max(worst, found);
     if (found <= 1) continue;
     std::printf("differs by %.3g times the tolerance: %s\n", found, result.name.c_str());
