@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
 BIN := .venv/bin
-CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.hpp')
+CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.hpp')
 SOURCES := pyproject.toml CMakeLists.txt README.md constraints.txt \
     $(shell find csrc python -type f -not -name '*.pyc')
 

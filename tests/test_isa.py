@@ -81,8 +81,10 @@ def tool(name: str, isa: str) -> str:
     return name if isa != "neon" or ARM64 else f"aarch64-linux-gnu-{name}"
 
 
-@pytest.fixture(params=FLAGS)
-def kernel_object(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+@pytest.fixture(params=FLAGS, scope="module")
+def kernel_object(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     """The object file of one instruction set: from FASTUNROLL_BUILD_DIR, or compiled here."""
     isa = request.param
     if isa.startswith("avx") and not X86:
@@ -97,7 +99,7 @@ def kernel_object(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, 
     compiler = tool("g++", isa)
     if shutil.which(compiler) is None or not source.exists():
         pytest.skip(f"needs {compiler} and the sources")
-    target = tmp_path / f"{isa}.o"
+    target = tmp_path_factory.mktemp("objects") / f"{isa}.o"
     options = ["-std=c++17", "-O3", "-fPIC", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden"]
     options += ["-DFASTUNROLL_X86"] if X86 and isa != "neon" else ["-DFASTUNROLL_ARM64"]
     options += [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}"]

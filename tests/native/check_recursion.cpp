@@ -34,7 +34,7 @@ struct Case {
 };
 
 std::vector<Case> all_cases() {
-  std::vector<Case> cases(16);
+  std::vector<Case> cases(19);
   cases[0] = {"gram"};
   cases[1] = {"factored", Form::factored};
   cases[2] = {"mixed, tape", Form::mixed};
@@ -51,17 +51,20 @@ std::vector<Case> all_cases() {
   cases[13] = {"gram, smooth, per atom", Form::gram, Prox::smooth};
   cases[14] = {"factored, firm, tape", Form::factored, Prox::firm};
   cases[15] = {"gram, SCAD, per sample", Form::gram, Prox::scad};
+  cases[16] = {"factored, smooth, tape", Form::factored, Prox::smooth};
+  cases[17] = {"factored, selection, tape, objective", Form::factored};
+  cases[18] = {"mixed, SCAD, tape", Form::mixed, Prox::scad};
   cases[4].tied = true;
   cases[5].matrix_per_layer = cases[6].matrix_per_layer = true;
   for (const int i : {3, 5, 13}) cases[i].per_atom = true;
   for (const int i : {4, 5, 15}) cases[i].per_sample = true;
-  for (const int i : {2, 3, 6, 11, 14}) cases[i].tape = true;
-  for (const int i : {1, 6, 7, 9}) cases[i].objective = true;
+  for (const int i : {2, 3, 6, 11, 14, 16, 17, 18}) cases[i].tape = true;
+  for (const int i : {1, 6, 7, 9, 17}) cases[i].objective = true;
   for (const int i : {0, 1, 7, 8, 10, 15}) cases[i].starts = true;
   cases[7].momentum = Momentum::nesterov;
   cases[8].momentum = Momentum::heavy_ball;
   cases[9].rule = cases[10].rule = true;
-  cases[11].selects = true;
+  cases[11].selects = cases[17].selects = true;
   cases[11].skip = false;
   return cases;
 }
@@ -70,8 +73,8 @@ struct Sizes {
   std::int64_t batch, measurements, atoms, layers;
 };
 
-constexpr Sizes kSizes[] = {{1, 3, 5, 1}, {7, 13, 33, 4}, {37, 33, 131, 3}, {70, 17, 67, 2}};
-constexpr double kThresholds[] = {0, 0.02, 0.1, 50};  // from all entries to none
+constexpr Sizes kSizes[] = {{1, 3, 5, 1}, {7, 13, 33, 3}, {70, 9, 131, 2}};
+constexpr double kThresholds[] = {0, 0.1, 50};  // from all entries to none
 
 // Numbers of a problem; the problem points at them.
 template <class T>
