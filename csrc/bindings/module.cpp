@@ -55,7 +55,7 @@ void bind_problem(py::module_& m, const char* name) {
       .def(py::init([](std::array<std::int64_t, 4> sizes, std::array<Address, 5> matrices,
                        bool gram_per_layer, bool weight_per_layer, std::array<Address, 4> rows,
                        bool linear_per_layer, Address step, Strides step_strides, Address threshold,
-                       Strides threshold_strides, std::array<Address, 4> layer, double rule_minimum,
+                       Strides threshold_strides, std::array<Address, 6> layer, double rule_minimum,
                        double rule_maximum, std::vector<std::int64_t> bypass, int prox, bool skip,
                        bool heavy_ball, bool with_objective, double objective_weight) {
         P p;
@@ -81,6 +81,8 @@ void bind_problem(py::module_& m, const char* name) {
         p.rule_bias = pointer<const T>(layer[1]);
         p.momentum = pointer<const T>(layer[2]);
         p.prox_shape = pointer<const T>(layer[3]);
+        p.error_scale = pointer<const T>(layer[4]);
+        p.selection = pointer<const T>(layer[5]);
         p.rule_minimum = static_cast<T>(rule_minimum);
         p.rule_maximum = static_cast<T>(rule_maximum);
         p.bypass_counts = std::move(bypass);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,14 @@ class UnrolledNetwork(nn.Module, ABC):
     A subclass states its formula in `unroll` and its constructor's arguments, apart from the
     tensors in its ``state_dict``, in `config`; that is all that `fastunroll.io` needs to save and
     load it.
+
+    Attributes
+    ----------
+    no_program : str
+        Why `program` may return None; the end of a sentence that begins with the network's name.
     """
+
+    no_program: ClassVar[str] = "has layers that the engine does not know"
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +54,7 @@ class UnrolledNetwork(nn.Module, ABC):
         """Run all layers; see `fastunroll.unrolled_prox_gradient` for what can be returned."""
 
     def program(self) -> Program[Tensor] | None:
-        """What the layers compute, for `fastunroll.runtime`; None if it depends on b."""
+        """What the layers compute, for `fastunroll.runtime`; None if the engine cannot do it."""
         return None
 
     def forward(self, b: Tensor) -> Tensor:
