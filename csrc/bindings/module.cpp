@@ -104,17 +104,6 @@ void bind_problem(py::module_& m, const char* name) {
           },
           py::call_guard<py::gil_scoped_release>())
       .def(
-          "forward_rows",
-          [](const P& p, std::int64_t batch, Address measurements, Address codes, int threads) {
-            Problem<T> other = p;
-            other.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
-            other.batch = batch;
-            other.measurements = pointer<const T>(measurements);
-            return static_cast<int>(cpu::unrolled_forward<T>(
-                other, {pointer<T>(codes), nullptr, nullptr, nullptr}, threads));
-          },
-          py::call_guard<py::gil_scoped_release>())
-      .def(
           "backward",
           [](P& p, const cpu::Tape* tape, std::array<Address, 3> incoming,
              std::array<Address, 12> outgoing, std::int64_t n_grams, std::int64_t n_weights,
@@ -144,7 +133,14 @@ void bind_engine(py::module_& m, const char* name) {
         return std::make_unique<E>(p, p.bypass_counts, parallel_batch, threads);
       }))
       .def("status", [](const E& engine) { return static_cast<int>(engine.status()); })
-      .def("run", &E::run);
+      .def("run", &E::run)
+      .def(
+          "run_rows",
+          [](E& engine, std::int64_t batch, Address b, Address codes, int threads) {
+            return static_cast<int>(
+                engine.run_rows(batch, pointer<const T>(b), pointer<T>(codes), threads));
+          },
+          py::call_guard<py::gil_scoped_release>());
 }
 
 template <class T>

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -83,7 +83,7 @@ class UnrolledNetwork(nn.Module, ABC):
         The last two results are kept: layer-wise training runs two sets of layers in turn. Changes
         behind PyTorch's back, through ``.data``, are not seen.
         """
-        key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in sources)
+        key = versions(sources)
         others = dict(self._prepared)
         found = others.pop(key, None)
         if found is None:
@@ -92,18 +92,18 @@ class UnrolledNetwork(nn.Module, ABC):
         self._prepared = {**dict(list(others.items())[-1:]), key: found}
         return found
 
-    def _derive(self, compute: Callable[[], T], *sources: Tensor, case: object = None) -> T:
-        """Compute what follows from a few parameters; in inference, again only if they change.
+    def _derive(self, compute: Callable[[], T], state: Callable[[], object]) -> T:
+        """Compute what follows from parameters; in inference, again only if ``state()`` changes.
 
-        The same objects let the recursion see that a call repeats. ``case`` is what else the result
-        depends on.
+        The same objects let the recursion see that a call repeats.
         """
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
-        key = (case, [(t.tolist(), t.dtype, t.device) for t in sources])
-        if self._derived is None or self._derived[0] != key:
-            self._derived = (key, compute())
-        result: T = self._derived[1]
+        now = state()
+        derived = self._derived
+        if derived is None or derived[0] != now:
+            self._derived = derived = (now, compute())
+        result: T = derived[1]
         return result
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,3 +124,15 @@ def objectives(
     lam = check_number("objective_weight", weight, minimum=0.0)
     problem = LassoProblem(b, dictionary, lam, flat=False)
     return torch.stack([problem.objective(codes) for codes in iterates])
+
+
+def versions(tensors: Iterable[Tensor]) -> tuple[object, ...]:
+    """Where tensors lie, and how often they were changed in place."""
+    return tuple([(t.data_ptr(), t._version, t.dtype) for t in tensors])
+
+
+def values(tensors: Sequence[Tensor]) -> list[object]:
+    """The numbers in small tensors; off the CPU, scalars come with a single copy."""
+    if all([t.is_cpu for t in tensors]):
+        return [t.tolist() for t in tensors]
+    return [torch.cat([t.flatten() for t in tensors]).tolist()]

@@ -102,6 +102,10 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
     def _weights(self, layers: range) -> Sequence[Tensor]:
         return (self._analysis()[1],)
 
+    def _sources(self, layers: range) -> Sequence[Tensor]:
+        parameters = dict(self.named_parameters())
+        return (self.dictionary, *(parameters[name] for name in self.shared_parameters()))
+
     def _matrices(self, layers: range) -> tuple[Tensor | PreparedDictionary, Tensor | None]:
         """R A and W for the fused recursion, prepared where no gradient is needed."""
 
@@ -109,8 +113,7 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
             relation, weight = self._analysis()
             return self.dictionary if relation is None else relation @ self.dictionary, weight
 
-        parameters = dict(self.named_parameters())
-        sources = (self.dictionary, *(parameters[name] for name in self.shared_parameters()))
+        sources = self._sources(layers)
         if needs_grad(sources) or torch.compiler.is_compiling():
             return operands()
         return self._prepare_once(lambda: prepare(*operands()), *sources), None
