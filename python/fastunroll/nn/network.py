@@ -132,7 +132,7 @@ def versions(tensors: Iterable[Tensor]) -> tuple[object, ...]:
 
 
 def values(tensors: Sequence[Tensor]) -> list[object]:
-    """The numbers in small tensors; off the CPU, scalars come with a single copy."""
-    if all([t.is_cpu for t in tensors]):
+    """The numbers in small tensors of one device; those of a GPU come with a single copy."""
+    if tensors[0].is_cpu:
         return [t.tolist() for t in tensors]
     return [torch.cat([t.flatten() for t in tensors]).tolist()]

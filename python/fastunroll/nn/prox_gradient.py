@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -201,8 +201,8 @@ def repeated(value: Tensor | float, n_layers: int, like: Tensor) -> nn.Parameter
 
 def of_layers(parameters: nn.ParameterList, layers: range) -> list[Tensor]:
     """The parameters of some layers; to index the list itself takes twenty times as long."""
-    found: list[Tensor | None] = list(parameters._parameters.values())
-    return [p for p in found[layers.start : layers.stop] if p is not None]
+    found = list(parameters._parameters.values())
+    return cast(list[Tensor], found[layers.start : layers.stop])
 
 
 def stack(matrices: Sequence[Tensor]) -> Tensor:
