@@ -65,33 +65,46 @@ def test_an_unknown_instruction_set_is_refused() -> None:
     assert ", ".join(INFO["supported_isas"]) in last
 
 
+X86 = platform.machine() in ("x86_64", "AMD64")
+ARM64 = platform.machine() in ("aarch64", "arm64")
 AVX2 = ["-mavx2", "-mfma", "-mbmi2"]
 FLAGS = {
     "generic": [],
     "avx2": AVX2,
     "avx512": [*AVX2, *(f"-mavx512{part}" for part in ("f", "cd", "bw", "dq", "vl"))],
+    "neon": [],
 }
 
 
-@pytest.fixture(params=FLAGS)
-def kernel_object(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+def tool(name: str, isa: str) -> str:
+    """The compiler or binary tool for an instruction set; one for ARM may be a cross tool."""
+    return name if isa != "neon" or ARM64 else f"aarch64-linux-gnu-{name}"
+
+
+@pytest.fixture(params=FLAGS, scope="module")
+def kernel_object(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     """The object file of one instruction set: from FASTUNROLL_BUILD_DIR, or compiled here."""
     isa = request.param
-    if isa != "generic" and platform.machine() not in ("x86_64", "AMD64"):
+    if isa.startswith("avx") and not X86:
         pytest.skip("x86 only")
-    if shutil.which("nm") is None or shutil.which("objdump") is None:
-        pytest.skip("needs binutils")
+    if shutil.which(tool("nm", isa)) is None or shutil.which(tool("objdump", isa)) is None:
+        pytest.skip(f"needs {tool('nm', isa)} and {tool('objdump', isa)}")
     build = os.environ.get("FASTUNROLL_BUILD_DIR")
-    if build is not None:
+    if build is not None and tool("nm", isa) == "nm":
         (found,) = Path(build).rglob(f"kernels_{isa}.cpp.o")
         return isa, found
     source = ROOT / "csrc" / "cpu" / f"kernels_{isa}.cpp"
-    if shutil.which("g++") is None or not source.exists():
-        pytest.skip("needs g++ and the sources")
-    target = tmp_path / f"{isa}.o"
+    compiler = tool("g++", isa)
+    if shutil.which(compiler) is None or not source.exists():
+        pytest.skip(f"needs {compiler} and the sources")
+    target = tmp_path_factory.mktemp("objects") / f"{isa}.o"
     options = ["-std=c++17", "-O3", "-fPIC", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden"]
-    options += ["-DFASTUNROLL_X86", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}"]
-    subprocess.run(["g++", *options, *FLAGS[isa], "-c", str(source), "-o", str(target)], check=True)
+    options += ["-DFASTUNROLL_X86"] if X86 and isa != "neon" else ["-DFASTUNROLL_ARM64"]
+    options += [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}"]
+    command = [compiler, *options, *FLAGS[isa], "-c", str(source), "-o", str(target)]
+    subprocess.run(command, check=True)
     return isa, target
 
 
@@ -101,20 +114,22 @@ def output_of(*command: str | Path) -> str:
 
 def test_an_instruction_set_keeps_to_its_own_object(kernel_object: tuple[str, Path]) -> None:
     isa, path = kernel_object
-    symbols = [line.split()[-2:] for line in output_of("nm", path).splitlines()]
+    symbols = [line.split()[-2:] for line in output_of(tool("nm", isa), path).splitlines()]
     exported = [name for kind, name in symbols if kind in "TDBRG"]
     assert len(exported) == 1
     assert f"{isa}_kernels" in exported[0]
     # Weak and unique symbols: the linker would keep one copy for all instruction sets.
     assert [name for kind, name in symbols if kind in "WwVvu"] == []
     # Static initialisers: they would run before the processor has been asked.
-    assert ".init_array" not in output_of("objdump", "-h", path)
+    assert ".init_array" not in output_of(tool("objdump", isa), "-h", path)
 
 
 def test_an_instruction_set_uses_its_own_registers(kernel_object: tuple[str, Path]) -> None:
     isa, path = kernel_object
-    code = output_of("objdump", "-d", "--no-show-raw-insn", path)
-    used = {register for register in ("xmm", "ymm", "zmm") if f"%{register}" in code}
-    if platform.machine() in ("x86_64", "AMD64"):
+    code = output_of(tool("objdump", isa), "-d", "--no-show-raw-insn", path)
+    if isa == "neon":
+        assert "fmla\tv" in code
+    elif X86:
+        used = {register for register in ("xmm", "ymm", "zmm") if f"%{register}" in code}
         widest = {"generic": "xmm", "avx2": "ymm", "avx512": "zmm"}[isa]
         assert max(used) == widest

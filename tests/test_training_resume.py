@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_training import (
     DICTIONARY,
     N_STEPS,
@@ -23,10 +24,11 @@ from test_training import (
     make_trainer,
     sample,
 )
+from torch import Tensor
 
 from fastunroll.io import save_model
 from fastunroll.nn import LPGNet
-from fastunroll.training import TrainingResult
+from fastunroll.training import Stage, TrainingResult
 
 
 def without_seconds(result: TrainingResult) -> list[tuple[Any, ...]]:
@@ -184,3 +186,28 @@ def test_a_checkpoint_holds_data_only(tmp_path: Path) -> None:
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert {"generator", "model/step_bias"} <= header.keys()
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.safetensors", "log.csv"}
+
+
+class Turned(LPGNet):
+    """A network one of whose parameters is a transposed view, as those of many layers are."""
+
+    def __init__(self) -> None:
+        super().__init__(DICTIONARY, 3)
+        self.weight = torch.nn.Parameter(DICTIONARY.T.contiguous().T)
+
+    def forward(self, b: Tensor) -> Tensor:
+        return super().forward(b) + b @ self.weight
+
+
+def test_resume_is_exact_for_parameters_of_any_strides(tmp_path: Path) -> None:
+    """The fused Adam walks parameter and state in the order of memory."""
+    stages = [Stage(name="all", max_steps=20, learning_rate=1e-2)]
+    once = make_trainer(model=Turned(), stages=stages)
+    once.fit()
+    assert once.model.weight.stride() == (1, 6)
+    source = at_call(8, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path, source, model=Turned(), stages=stages).fit()
+    resumed = make_trainer(tmp_path, model=Turned(), stages=stages)
+    resumed.fit(resume=True)
+    assert_same_weights(resumed.model, once.model.state_dict())

@@ -38,8 +38,15 @@ class Engine {
     problem_.bypass = bypass_.empty() ? nullptr : bypass_.data();
   }
 
-  // Of the parameters; to be asked for once, before the first call.
+  // Of the parameters; to be asked for before a call where they may have changed.
   Status status() const { return cpu::check_values(problem_); }
+
+  // Codes of b (batch, m), on so many threads; parameters may have changed since the last call.
+  Status run_rows(std::int64_t batch, const T* b, T* codes, int threads) {
+    const Status found = status();
+    if (found == Status::ok) forward(batch, b, codes, threads);
+    return found;
+  }
 
   // Codes of b (batch, m) or (m,), in `out` unless it is None. Where an argument is not a NumPy
   // array as the kernels want it, the result is None and nothing was done. Calls may overlap.

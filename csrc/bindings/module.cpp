@@ -55,7 +55,7 @@ void bind_problem(py::module_& m, const char* name) {
       .def(py::init([](std::array<std::int64_t, 4> sizes, std::array<Address, 5> matrices,
                        bool gram_per_layer, bool weight_per_layer, std::array<Address, 4> rows,
                        bool linear_per_layer, Address step, Strides step_strides, Address threshold,
-                       Strides threshold_strides, std::array<Address, 4> layer, double rule_minimum,
+                       Strides threshold_strides, std::array<Address, 6> layer, double rule_minimum,
                        double rule_maximum, std::vector<std::int64_t> bypass, int prox, bool skip,
                        bool heavy_ball, bool with_objective, double objective_weight) {
         P p;
@@ -81,6 +81,8 @@ void bind_problem(py::module_& m, const char* name) {
         p.rule_bias = pointer<const T>(layer[1]);
         p.momentum = pointer<const T>(layer[2]);
         p.prox_shape = pointer<const T>(layer[3]);
+        p.error_scale = pointer<const T>(layer[4]);
+        p.selection = pointer<const T>(layer[5]);
         p.rule_minimum = static_cast<T>(rule_minimum);
         p.rule_maximum = static_cast<T>(rule_maximum);
         p.bypass_counts = std::move(bypass);
@@ -99,17 +101,6 @@ void bind_problem(py::module_& m, const char* name) {
             const ForwardOutputs<T> out{pointer<T>(codes), pointer<T>(objective),
                                         pointer<T>(iterates), tape};
             return static_cast<int>(cpu::unrolled_forward<T>(p, out, threads));
-          },
-          py::call_guard<py::gil_scoped_release>())
-      .def(
-          "forward_rows",
-          [](const P& p, std::int64_t batch, Address measurements, Address codes, int threads) {
-            Problem<T> other = p;
-            other.bypass = p.bypass_counts.empty() ? nullptr : p.bypass_counts.data();
-            other.batch = batch;
-            other.measurements = pointer<const T>(measurements);
-            return static_cast<int>(cpu::unrolled_forward<T>(
-                other, {pointer<T>(codes), nullptr, nullptr, nullptr}, threads));
           },
           py::call_guard<py::gil_scoped_release>())
       .def(
@@ -142,7 +133,14 @@ void bind_engine(py::module_& m, const char* name) {
         return std::make_unique<E>(p, p.bypass_counts, parallel_batch, threads);
       }))
       .def("status", [](const E& engine) { return static_cast<int>(engine.status()); })
-      .def("run", &E::run);
+      .def("run", &E::run)
+      .def(
+          "run_rows",
+          [](E& engine, std::int64_t batch, Address b, Address codes, int threads) {
+            return static_cast<int>(
+                engine.run_rows(batch, pointer<const T>(b), pointer<T>(codes), threads));
+          },
+          py::call_guard<py::gil_scoped_release>());
 }
 
 template <class T>

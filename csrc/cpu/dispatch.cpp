@@ -57,6 +57,8 @@ Choice choose() {
   const Features features = detect();
   if (features.avx2) choice.supported[n++] = &avx2_kernels();
   if (features.avx512) choice.supported[n++] = &avx512_kernels();
+#elif defined(FASTUNROLL_ARM64)
+  choice.supported[n++] = &neon_kernels();  // a part of every such processor
 #endif
   choice.active = choice.supported[n - 1];
   const char* wanted = std::getenv("FASTUNROLL_ISA");

@@ -141,6 +141,8 @@ const KernelTable& generic_kernels() noexcept;
 #if defined(FASTUNROLL_X86)
 const KernelTable& avx2_kernels() noexcept;
 const KernelTable& avx512_kernels() noexcept;
+#elif defined(FASTUNROLL_ARM64)
+const KernelTable& neon_kernels() noexcept;
 #endif
 
 // The table in use; `isa_error` is null, or says why FASTUNROLL_ISA could not be honoured.

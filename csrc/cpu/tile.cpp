@@ -28,6 +28,7 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
       capacity_(capacity),
       trace_(trace),
       extrapolates_(problem.momentum != nullptr && !problem.heavy_ball),
+      adapts_(problem.error_scale != nullptr),
       code_slots_(trace ? problem.n_layers + 2 : 3),
       codes_(code_slots_, capacity, problem.n_atoms) {
   const std::int64_t n = problem.n_atoms;
@@ -45,9 +46,13 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
   dense_ = RowStore<T>(2, capacity, n);
   if (problem.momentum != nullptr) extrapolated_ = RowStore<T>(1, capacity, n);
   if (problem.momentum != nullptr) points_ = ListStore<T>(slots, capacity, n);
-  if (problem.bypass != nullptr) {
+  if (problem.bypass != nullptr || adapts_) {
     kept_ = Buffer<std::uint8_t>(code_slots_ * capacity * n);
     magnitudes_ = Buffer<T>(n);
+  }
+  if (adapts_) {
+    first_errors_ = Buffer<T>(capacity);
+    errors_ = Buffer<T>(capacity);
   }
   if (problem.rule_weight != nullptr) {
     norms_ = Buffer<T>(problem.n_layers * capacity);
@@ -164,9 +169,10 @@ void Tile<T>::direction(std::int64_t k) {
   if (problem_.momentum != nullptr) {
     const Lists<T> lists = points_.lists(slot(k));
     for (std::int64_t s = 0; s < samples_; ++s) {
+      const T factor = adapts_ ? static_cast<T>(codes(k).count[s]) : T(1);
       lists.end(
           s, kernels_.extrapolate(n, dense_.row(k % 2, s), dense_.row((k + 1) % 2, s),
-                                  problem_.momentum[k], extrapolated_.row(0, s),
+                                  factor * problem_.momentum[k], extrapolated_.row(0, s),
                                   lists.index + s * lists.stride, lists.value + s * lists.stride));
     }
     if (extrapolates_) dense = extrapolated_.rows(0);
@@ -185,6 +191,7 @@ void Tile<T>::direction(std::int64_t k) {
     kernels_.dense_product(samples_, residuals_.rows(slot(k)), residuals_.stride(), problem_.weight,
                            k, rows, stride);
   }
+  for (std::int64_t s = 0; adapts_ && s < samples_; ++s) estimate_error(k, s);
   if (problem_.rule_weight == nullptr) return;
   for (std::int64_t s = 0; s < samples_; ++s) {
     const T norm = std::sqrt(kernels_.sum_of_squares(stride, rows + s * stride));
@@ -195,11 +202,28 @@ void Tile<T>::direction(std::int64_t k) {
   }
 }
 
+template <class T>
+void Tile<T>::estimate_error(std::int64_t k, std::int64_t s) {
+  const T* v = directions_.row(direction_slot(k), s);
+  T* scaled = magnitudes_.get();
+  for (std::int64_t i = 0; i < problem_.n_atoms; ++i) scaled[i] = problem_.error_scale[i] * v[i];
+  errors_[s] = kernels_.dot(problem_.n_atoms, scaled, scaled, true);
+  if (k == 0) first_errors_[s] = errors_[s];
+}
+
+// How many of the largest entries of u skip the shrinkage.
+template <class T>
+std::int64_t Tile<T>::selected(std::int64_t k, std::int64_t s) const {
+  if (!adapts_) return problem_.bypass[k];
+  const T share = math::selected_share(problem_.selection[k], first_errors_[s], errors_[s]);
+  return static_cast<std::int64_t>(share * static_cast<T>(problem_.n_atoms) + T(0.5));
+}
+
 // x_{k+1} = prox(u), dense over the rows of x_{k-1} and as lists.
 template <class T>
 void Tile<T>::shrink(std::int64_t k, Tape* tape) {
   const Lists<T> lists = codes(k + 1);
-  const bool selects = problem_.bypass != nullptr;
+  const bool selects = problem_.bypass != nullptr || adapts_;
   ProxRow<T> row;
   row.n = problem_.n_atoms;
   row.nonnegative = problem_.prox == Prox::nonnegative;
@@ -222,6 +246,8 @@ void Tile<T>::shrink(std::int64_t k, Tape* tape) {
     row.step = problem_.step.data == nullptr ? &rule_step(k, s)
                                              : parameter_row(problem_.step, k, first_ + s);
     const T* threshold = parameter_row(problem_.threshold, k, first_ + s);
+    const T adapted = adapts_ ? *threshold * errors_[s] : T(0);
+    if (adapts_) threshold = &adapted;
     row.threshold = selects && problem_.threshold.atom_stride != 0 ? &zero : threshold;
     row.x = dense_.row((k + 1) % 2, s);
     lists.end(s,
@@ -265,7 +291,7 @@ void Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape
   }
 }
 
-// Shrinks the listed values u of one sample, but for the bypass[k] largest (ties at the rank
+// Shrinks the listed values u of one sample, but for the selected ones (ties at the last rank
 // included), and drops those that do not exceed their threshold.
 template <class T>
 void Tile<T>::select_support(std::int64_t k, std::int64_t s, const T* threshold, T* x) {
@@ -273,7 +299,7 @@ void Tile<T>::select_support(std::int64_t k, std::int64_t s, const T* threshold,
   const std::int32_t count = lists.count[s];
   std::int32_t* index = lists.index + s * lists.stride;
   T* value = lists.value + s * lists.stride;
-  const auto wanted = static_cast<std::int32_t>(std::min<std::int64_t>(problem_.bypass[k], count));
+  const auto wanted = static_cast<std::int32_t>(std::min<std::int64_t>(selected(k, s), count));
   T rank = 0;
   if (wanted > 0) {
     T* magnitude = magnitudes_.get();

@@ -82,6 +82,8 @@ class Tile {
   void load(const T* source, std::int64_t k, T* rows);
   void write(std::int64_t k, const ForwardOutputs<T>& out);
   void objective(std::int64_t k, const T* residual_rows, std::int64_t stride, T* out);
+  void estimate_error(std::int64_t k, std::int64_t s);
+  std::int64_t selected(std::int64_t k, std::int64_t s) const;
   void select_support(std::int64_t k, std::int64_t s, const T* threshold, T* x);
 
   const Problem<T>& problem_;
@@ -89,6 +91,7 @@ class Tile {
   const std::int64_t capacity_;
   const bool trace_;
   const bool extrapolates_;  // the gradient is taken at y, not at x_k
+  const bool adapts_;        // threshold, momentum and selection follow the sample
   const std::int64_t code_slots_;
   std::int64_t first_ = 0;
   std::int64_t samples_ = 0;
@@ -106,6 +109,8 @@ class Tile {
   Buffer<T> norms_;
   Buffer<T> rule_steps_;
   Buffer<T> magnitudes_;
+  Buffer<T> first_errors_;  // e_0 of adaptive layers
+  Buffer<T> errors_;        // e_k
   Buffer<std::int32_t> cursor_;
   std::vector<TapeRecord> records_;  // of the samples under way, where a tape is wanted
 };

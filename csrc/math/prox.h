@@ -40,6 +40,15 @@ FASTUNROLL_HD T sigmoid(T z) {
   return z >= T(0) ? T(1) / (T(1) + e) : e / (T(1) + e);
 }
 
+// Share of the atoms that adaptive support selection takes, in [0, 1]; 0 where the errors tell
+// nothing (both 0, or NaN).
+template <class T>
+FASTUNROLL_HD T selected_share(T factor, T first_error, T error) {
+  const T share = factor * std::log(first_error / error);
+  if (!(share > T(0))) return T(0);
+  return share < T(1) ? share : T(1);
+}
+
 // Derivatives of |prox(u; t, shape)| with respect to |u|, t and the shape.
 template <class V>
 struct Slopes {

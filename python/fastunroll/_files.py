@@ -18,6 +18,9 @@ KEY = "fastunroll"
 PROGRAM = "program"
 """Name of the `fastunroll.program.Program` in a description, and prefix of its arrays."""
 
+NO_PROGRAM = "no_program"
+"""Name of the reason why there is no program in a description."""
+
 
 def read_file(
     path: str | os.PathLike[str], framework: str

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import fastunroll
-from fastunroll._files import FORMAT, KEY, PROGRAM, read_file
+from fastunroll._files import FORMAT, KEY, NO_PROGRAM, PROGRAM, read_file
 from fastunroll.nn import MODELS, UnrolledNetwork
 
 
@@ -57,8 +57,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 def save_model(model: UnrolledNetwork, path: str | os.PathLike[str]) -> None:
     """Save a network: its tensors, bit for bit, its class name and its configuration.
 
-    A network whose layers do not depend on the measurements is saved with its program as well, for
-    `fastunroll.runtime`.
+    A network that has a program is saved with it, for `fastunroll.runtime`; another one with the
+    reason why it has none.
 
     Parameters
     ----------
@@ -93,6 +93,8 @@ def save_model(model: UnrolledNetwork, path: str | os.PathLike[str]) -> None:
                 tensors[known] = tensor.clone()
             names[field] = known
         description[PROGRAM] = {"arrays": names, "options": program.options}
+    else:
+        description[NO_PROGRAM] = model.no_program
     save_tensors(tensors, description, path)
 
 

@@ -9,14 +9,14 @@ Array = TypeVar("Array")
 
 ARRAYS = (
     *("threshold", "step", "dictionary", "weight", "gram", "momentum"),
-    *("rule_weight", "rule_bias", "prox_shape"),
+    *("rule_weight", "rule_bias", "prox_shape", "error_scale", "selection", "code_scale"),
 )
 """The fields of a `Program` that hold arrays."""
 
 
 @dataclass(frozen=True)
 class Program(Generic[Array]):
-    """K layers whose parameters do not depend on the measurements; arrays of torch or NumPy.
+    """K layers that run without torch; arrays of torch or NumPy.
 
     With c_k = b W_k and G_k = A^T W_k, where ``gram`` is not given, layer k computes
 
@@ -27,6 +27,11 @@ class Program(Generic[Array]):
     from x_0 = 0; the arguments are those of `fastunroll.unrolled_prox_gradient`. The original
     LISTA, x_{k+1} = S(b W1_k + x_k W2_k), has ``weight`` = W1, ``gram`` = -W2, ``skip`` = False and
     steps of 1.
+
+    With ``error_scale`` the layers adapt to each sample, as those of HyperLISTA do: with
+    e_k = ||error_scale v_k||_1, the threshold is threshold_k e_k, the momentum is
+    momentum_k ||x_k||_0, and the share min(max(selection_k log(e_0 / e_k), 0), 1) of the atoms
+    skips the shrinkage.
 
     Attributes
     ----------
@@ -39,6 +44,9 @@ class Program(Generic[Array]):
     rule_weight, rule_bias : w and c of `fastunroll.GradientNormStep` (K,)
     rule_minimum, rule_maximum : range of that step
     prox_shape : (K,), where ``prox`` has a shape
+    error_scale : (n,) of adaptive layers
+    selection : (K,), beside ``error_scale``
+    code_scale : (n,), what the codes x_K are divided by at the end; None means 1
     prox : one of `fastunroll.ops.arguments.PROX_KINDS`
     bypass : counts of support selection, K ints or none
     """
@@ -52,6 +60,9 @@ class Program(Generic[Array]):
     rule_weight: Array | None = None
     rule_bias: Array | None = None
     prox_shape: Array | None = None
+    error_scale: Array | None = None
+    selection: Array | None = None
+    code_scale: Array | None = None
     rule_minimum: float = 0.0
     rule_maximum: float = 1.0
     prox: str = "soft"

@@ -3,7 +3,8 @@
     engine = fastunroll.runtime.load("model.safetensors")
     codes = engine(measurements)
 
-The results equal those of the network in torch on the CPU, bit for bit.
+The results equal those of the network in torch on the CPU, bit for bit; up to rounding for
+AdaLISTA, HyperLISTA and SmoothLISTA, which do more outside the kernels there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastunroll import planner
-from fastunroll._files import PROGRAM, read_file
+from fastunroll._files import NO_PROGRAM, PROGRAM, read_file
 from fastunroll._scalars import check_choice, check_number, check_positive_int
 from fastunroll.ops import native
 from fastunroll.ops.arguments import LEAST_SHAPES, PROX_KINDS
@@ -41,14 +42,16 @@ def load(path: str | os.PathLike[str], *, n_threads: int = 1) -> Engine:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged or foreign, or if its network computes parameters of its layers from
-        the measurements, which the engine does not.
+        If the file is damaged or foreign, or if its network has layers that the engine does not
+        know; the message names what they do.
     """
     arrays, description = read_file(path, "np")
     if PROGRAM not in description:
+        model, reason = description.get("model"), description.get(NO_PROGRAM)
+        why = f", for {model} {reason}" if model and reason else ""
         raise ValueError(
-            f"{path} holds no program for the engine: its {description.get('model', 'content')} is "
-            "no network whose layers are fixed; fastunroll.io.load_model() loads any network"
+            f"{path} holds no program for the engine{why}; "
+            "fastunroll.io.load_model() loads any network"
         )
     try:
         told = description[PROGRAM]
@@ -107,6 +110,7 @@ class Engine:
             assert p.dictionary is not None
             packed["dictionary_t"] = _pack(p.dictionary.transpose(0, 2, 1), "dictionary")
         layer = (p.rule_weight, p.rule_bias, p.momentum, p.prox_shape)
+        self._code_scale = p.code_scale
         self._kept = (packed, p)  # the engine points into these
         problem = native.make_problem(
             size,
@@ -125,6 +129,7 @@ class Engine:
             prox=p.prox,
             skip=p.skip,
             heavy_ball=p.heavy_ball,
+            adaptive=(_address(p.error_scale), _address(p.selection)),
         )
         work = native.work_per_sample(self.n_layers, self.n_measurements, self.n_atoms)
         self._run = native.make_engine(size, problem, work, self.n_threads).run
@@ -155,6 +160,8 @@ class Engine:
             codes = self._run(np.require(b, requirements=["C", "A"]), out)
             if codes is None:
                 raise ValueError("out must not share memory with b")
+        if self._code_scale is not None:
+            codes /= self._code_scale
         return codes
 
     def _check_call(self, b: object, out: object) -> None:
@@ -197,6 +204,9 @@ def _checked(program: Program[Array]) -> Program[Array]:
         "rule_weight": vector,
         "rule_bias": vector,
         "prox_shape": vector,
+        "error_scale": ((n,),),
+        "selection": vector,
+        "code_scale": ((n,),),
     }
     for name, array in given.items():
         if array.shape not in allowed[name] or array.size == 0:
@@ -205,6 +215,14 @@ def _checked(program: Program[Array]) -> Program[Array]:
     has_rule = {"rule_weight", "rule_bias"} <= given.keys()
     if has_rule == ("step" in given):
         raise ValueError("either step or both of rule_weight and rule_bias must be given")
+    adaptive = {"error_scale", "selection", "momentum"}
+    if ("error_scale" in given or "selection" in given) and not (
+        adaptive <= given.keys() and given["threshold"].ndim == 1 and program.heavy_ball
+    ):
+        raise ValueError(
+            "error_scale and selection must be given together, with momentum, heavy_ball and a "
+            "threshold of shape (K,)"
+        )
     check_choice("prox", program.prox, PROX_KINDS)
     if ("prox_shape" in given) != (program.prox in LEAST_SHAPES):
         raise ValueError(f"prox_shape must be given for {', '.join(LEAST_SHAPES)} alone")

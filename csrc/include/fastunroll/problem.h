@@ -78,6 +78,12 @@ struct Problem {
   const T* prox_shape = nullptr;         // (K) of the firm and the SCAD shrinkage, else null
   const std::int64_t* bypass = nullptr;  // (K) counts of support selection, null: 0
 
+  // Adaptive layers, forward pass only, with numbers per layer: with e_k = ||error_scale v_k||_1 of
+  // a sample, its threshold is threshold_k e_k, its momentum momentum_k ||x_k||_0, and the share
+  // selection_k log(e_0 / e_k) of its atoms is selected.
+  const T* error_scale = nullptr;  // (n), null: layers are not adaptive
+  const T* selection = nullptr;    // (K)
+
   Prox prox = Prox::soft;
   bool skip = true;
   bool heavy_ball = false;

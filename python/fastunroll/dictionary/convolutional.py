@@ -65,6 +65,8 @@ class ConvolutionalPUDLE(PUDLE):
     >>> train_dictionary(model, NoisyCrops(images, 129, 4, sigma=25 / 255), 1000)
     """
 
+    no_program = "has a convolutional dictionary"
+
     def __init__(
         self,
         filters: Tensor,
@@ -141,6 +143,9 @@ class ConvolutionalPUDLE(PUDLE):
             objective_weight=objective_weight,
             iterates=iterates,
         )
+
+    def program(self) -> None:
+        """None: the engine has no convolutions."""
 
     def decode(self, codes: Tensor) -> Tensor:
         """Rebuild x^ = D * z (batch, channels, *size) from codes z (batch, n_filters, *places)."""

@@ -62,6 +62,8 @@ class CSCNet(UnrolledNetwork):
     ...         after_step=lambda model, step: model.project()).fit()
     """
 
+    no_program = "has a convolutional dictionary"
+
     def __init__(
         self, filters: Tensor, n_layers: int = 12, *, stride: int = 8, threshold: float = 0.01
     ) -> None:

@@ -34,6 +34,7 @@ from fastunroll.analysis.spectral import lipschitz_constant
 from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
 from fastunroll.nn.network import UnrolledNetwork
 from fastunroll.ops.arguments import PROX_KINDS
+from fastunroll.program import Program
 from fastunroll.solvers.fista import nesterov_momentum
 
 GRADIENTS = ("dec", "ae-lasso", "ae-ls")
@@ -175,6 +176,18 @@ class PUDLE(UnrolledNetwork):
             prox=self.prox,
             objective_weight=objective_weight,
             iterates=iterates,
+        )
+
+    @torch.no_grad()
+    def program(self) -> Program[Tensor] | None:
+        """The layers of the encoder."""
+        thresholds = self.thresholds
+        return Program(
+            dictionary=self.dictionary,
+            step=self.step.expand(self.n_layers).clone(),
+            threshold=thresholds,
+            momentum=self._momentum if self.accelerated else None,
+            prox=self.prox,
         )
 
     def decode(self, codes: Tensor) -> Tensor:

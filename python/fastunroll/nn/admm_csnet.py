@@ -72,6 +72,8 @@ class ADMMCSNet(DenseNetwork):
         With the name of the argument that does not fit.
     """
 
+    no_program = "has the layers of ADMM, with multipliers"
+
     def __init__(
         self,
         dictionary: Tensor,

@@ -83,6 +83,8 @@ class EquilibriumNetwork(UnrolledNetwork):
     diverges: keep learning rates small, and look at the residual that `solve` returns.
     """
 
+    no_program = "iterates until a sample is done, not for a number of layers"
+
     dictionary: Tensor
 
     def __init__(

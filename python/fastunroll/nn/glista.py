@@ -59,6 +59,8 @@ class GLISTA(IteratedNetwork):
         With the name of the argument that does not fit.
     """
 
+    no_program = "has gates between its layers"
+
     def __init__(
         self,
         dictionary: Tensor,

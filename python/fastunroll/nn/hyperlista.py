@@ -30,6 +30,7 @@ from fastunroll._checks import check_number, check_positive_int
 from fastunroll.analysis.analytic import analytic_weight, symmetric_preconditioner
 from fastunroll.nn.iterated import IteratedNetwork
 from fastunroll.ops import reference
+from fastunroll.program import Program
 
 
 class HyperLISTA(IteratedNetwork):
@@ -117,6 +118,26 @@ class HyperLISTA(IteratedNetwork):
             u = x - direction + momentum * (x - before)
             before, x = x, selective_soft_threshold(u, self.threshold_factor * error, counts)
             yield x / self.error_scale if self.symmetric else x
+
+    @torch.no_grad()
+    def program(self) -> Program[Tensor]:
+        """The layers with their rule; c = b P W is one product, and G = D^T W is formed once."""
+        like = self.dictionary
+        weight = self.weight.double()
+        transform = weight if self.transform is None else self.transform.double() @ weight
+        factors = (self.threshold_factor, self.momentum_factor, self.selection_factor)
+        threshold, momentum, selection = (f.expand(self.n_layers).clone() for f in factors)
+        return Program(
+            weight=transform.to(like.dtype),
+            gram=(self.synthesis.double().mT @ weight).to(like.dtype),
+            step=torch.ones_like(threshold),
+            threshold=threshold,
+            momentum=momentum,
+            error_scale=self.error_scale,
+            selection=selection,
+            code_scale=self.error_scale if self.symmetric else None,
+            heavy_ball=True,
+        )
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments that JSON can hold."""

@@ -49,6 +49,8 @@ class LAMP(IteratedNetwork):
         With the name of the argument that does not fit.
     """
 
+    no_program = "keeps the residual of the layer before, for its Onsager term"
+
     def __init__(
         self,
         dictionary: Tensor,

@@ -97,9 +97,10 @@ class LayeredNetwork(UnrolledNetwork):
             With the name of the argument that does not fit.
         """
         b = check_tensor("b", b, (1, 2))
-        stop = self.n_layers if n_layers is None else check_positive_int("n_layers", n_layers)
-        if stop > self.n_layers:
-            raise ValueError(f"n_layers must be at most {self.n_layers}, got {stop}")
+        most = self.n_layers
+        stop = most if n_layers is None else check_positive_int("n_layers", n_layers)
+        if stop > most:
+            raise ValueError(f"n_layers must be at most {most}, got {stop}")
         start = self._n_frozen(b, stop)
         if start == 0:
             return self._run(b, range(stop), None, objective_weight, iterates)

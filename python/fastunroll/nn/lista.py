@@ -144,11 +144,14 @@ class LISTA(ProxGradientNetwork):
     def _grams(self, layers: range) -> Sequence[Tensor]:
         return (self.gram,) if self.tied else of_layers(self.grams, layers)
 
+    def _sources(self, layers: range) -> Sequence[Tensor]:
+        return (*super()._sources(layers), *self._grams(layers))
+
     def _matrices(self, layers: range) -> tuple[PreparedDictionary, None]:
         """A, W and G; packed where no gradient is needed."""
         weights, grams = self._weights(layers), self._grams(layers)
-        learned = (*weights, *grams)
-        if needs_grad(learned) or torch.compiler.is_compiling():
+        sources = self._sources(layers)
+        if needs_grad(sources) or torch.compiler.is_compiling():
             # torch.compile cannot follow the default of last_call.
             call = RepeatedCall()
             return PreparedDictionary(self.dictionary, stack(weights), stack(grams), (), call), None
@@ -160,7 +163,7 @@ class LISTA(ProxGradientNetwork):
                 packed = pack_operands(gram, self.dictionary, weight, analysis=True)
             return PreparedDictionary(self.dictionary, weight, gram, packed)
 
-        return self._prepare_once(make, self.dictionary, *learned), None
+        return self._prepare_once(make, *sources), None
 
     @torch.no_grad()
     def program(self) -> Program[Tensor] | None:

@@ -26,7 +26,7 @@ from fastunroll._checks import check_dictionary, check_number, check_positive_in
 from fastunroll.analysis.spectral import lipschitz_constant
 from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
 from fastunroll.layers import GradientNormStep
-from fastunroll.nn.network import UnrolledNetwork
+from fastunroll.nn.network import UnrolledNetwork, versions
 from fastunroll.program import Program
 
 _SHORTEST_STEP, _FIRST_STEP, _LONGEST_STEP = 0.02, 1.0, 2.0
@@ -170,21 +170,23 @@ class LPGNet(UnrolledNetwork):
 
         See `fastunroll.unrolled_prox_gradient` for the other arguments.
         """
-        step, threshold = self._derive(
+        dictionary, step, threshold = self._derive(
             lambda: (
+                self._prepare(self.dictionary),
                 GradientNormStep(self.step_weight, self.step_bias, *self.step_range),
                 self.thresholds.contiguous(),
             ),
-            self.step_weight,
-            self.step_bias,
-            self.threshold_raw,
+            lambda: (
+                versions((self.dictionary, self.step_weight, self.step_bias)),
+                self.threshold_raw.tolist(),
+            ),
         )
         if n_layers is not None:
             step = replace(step, weight=step.weight[:n_layers], bias=step.bias[:n_layers])
             threshold = threshold[:n_layers]
         return unrolled_prox_gradient(
             b,
-            self._prepare(self.dictionary),
+            dictionary,
             step=step,
             threshold=threshold,
             objective_weight=objective_weight,

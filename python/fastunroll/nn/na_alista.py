@@ -68,6 +68,8 @@ class NAALISTA(IteratedNetwork):
     The first weights of the LSTM are drawn from PyTorch's global generator.
     """
 
+    no_program = "asks an LSTM for the step and the threshold of each sample"
+
     weight: Tensor
     feature_mean: Tensor
     feature_std: Tensor

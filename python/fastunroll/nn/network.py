@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,14 @@ class UnrolledNetwork(nn.Module, ABC):
     A subclass states its formula in `unroll` and its constructor's arguments, apart from the
     tensors in its ``state_dict``, in `config`; that is all that `fastunroll.io` needs to save and
     load it.
+
+    Attributes
+    ----------
+    no_program : str
+        Why `program` may return None; the end of a sentence that begins with the network's name.
     """
+
+    no_program: ClassVar[str] = "has layers that the engine does not know"
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +54,7 @@ class UnrolledNetwork(nn.Module, ABC):
         """Run all layers; see `fastunroll.unrolled_prox_gradient` for what can be returned."""
 
     def program(self) -> Program[Tensor] | None:
-        """What the layers compute, for `fastunroll.runtime`; None if it depends on b."""
+        """What the layers compute, for `fastunroll.runtime`; None if the engine cannot do it."""
         return None
 
     def forward(self, b: Tensor) -> Tensor:
@@ -76,7 +83,7 @@ class UnrolledNetwork(nn.Module, ABC):
         The last two results are kept: layer-wise training runs two sets of layers in turn. Changes
         behind PyTorch's back, through ``.data``, are not seen.
         """
-        key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in sources)
+        key = versions(sources)
         others = dict(self._prepared)
         found = others.pop(key, None)
         if found is None:
@@ -85,18 +92,18 @@ class UnrolledNetwork(nn.Module, ABC):
         self._prepared = {**dict(list(others.items())[-1:]), key: found}
         return found
 
-    def _derive(self, compute: Callable[[], T], *sources: Tensor, case: object = None) -> T:
-        """Compute what follows from a few parameters; in inference, again only if they change.
+    def _derive(self, compute: Callable[[], T], state: Callable[[], object]) -> T:
+        """Compute what follows from parameters; in inference, again only if ``state()`` changes.
 
-        The same objects let the recursion see that a call repeats. ``case`` is what else the result
-        depends on.
+        The same objects let the recursion see that a call repeats.
         """
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
-        key = (case, [(t.tolist(), t.dtype, t.device) for t in sources])
-        if self._derived is None or self._derived[0] != key:
-            self._derived = (key, compute())
-        result: T = self._derived[1]
+        now = state()
+        derived = self._derived
+        if derived is None or derived[0] != now:
+            self._derived = derived = (now, compute())
+        result: T = derived[1]
         return result
 
     def __getstate__(self) -> dict[str, Any]:
@@ -117,3 +124,15 @@ def objectives(
     lam = check_number("objective_weight", weight, minimum=0.0)
     problem = LassoProblem(b, dictionary, lam, flat=False)
     return torch.stack([problem.objective(codes) for codes in iterates])
+
+
+def versions(tensors: Iterable[Tensor]) -> tuple[object, ...]:
+    """Where tensors lie, and how often they were changed in place."""
+    return tuple([(t.data_ptr(), t._version, t.dtype) for t in tensors])
+
+
+def values(tensors: Sequence[Tensor]) -> list[object]:
+    """The numbers in small tensors of one device; those of a GPU come with a single copy."""
+    if tensors[0].is_cpu:
+        return [t.tolist() for t in tensors]
+    return [torch.cat([t.flatten() for t in tensors]).tolist()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from fastunroll.analysis.spectral import lipschitz_constant
 from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
 from fastunroll.layers import check_prox_shape
 from fastunroll.nn.layered import LayeredNetwork
+from fastunroll.nn.network import values, versions
 from fastunroll.nn.support_selection import SupportSelection
 from fastunroll.nn.thresholds import LEAST_STEP, at_least, at_least_zero
 from fastunroll.ops.arguments import PROX_KINDS
@@ -107,13 +108,8 @@ class ProxGradientNetwork(LayeredNetwork):
         iterates: bool,
     ) -> UnrolledResult:
         """Run consecutive layers from the codes ``initial``."""
-        dictionary, weight = self._matrices(layers)
-        step, threshold = self._numbers(layers)
-        sources = (threshold,) if isinstance(step, float) else (step, threshold)
-        step, threshold, bypass = self._derive(
-            lambda: (step, at_least_zero(threshold), self._bypass(layers)),
-            *sources,
-            case=(layers, self.support_selection),
+        dictionary, weight, step, threshold, bypass = self._derive(
+            lambda: self._arguments(layers), lambda: self._state(layers)
         )
         return unrolled_prox_gradient(
             b,
@@ -130,6 +126,23 @@ class ProxGradientNetwork(LayeredNetwork):
             iterates=iterates,
         )
 
+    def _arguments(
+        self, layers: range
+    ) -> tuple[Tensor | PreparedDictionary, Tensor | None, Tensor | float, Tensor, tuple[int, ...]]:
+        """A, W, steps, thresholds and counts of support selection of some layers."""
+        step, threshold = self._numbers(layers)
+        return *self._matrices(layers), step, at_least_zero(threshold), self._bypass(layers)
+
+    def _state(self, layers: range) -> object:
+        """What `_arguments` depends on."""
+        lists = [getattr(self, name) for name in ("steps", "thresholds") if name in self._modules]
+        numbers = [number for one in lists for number in of_layers(one, layers)]
+        return layers, self.support_selection, values(numbers), versions(self._sources(layers))
+
+    def _sources(self, layers: range) -> Sequence[Tensor]:
+        """What `_matrices` depends on."""
+        return (self.dictionary, *self._weights(layers))
+
     def _matrices(self, layers: range) -> tuple[Tensor | PreparedDictionary, Tensor | None]:
         """A and W, prepared where no gradient is needed."""
         weights = self._weights(layers)
@@ -139,7 +152,7 @@ class ProxGradientNetwork(LayeredNetwork):
 
         if needs_grad(weights) or torch.compiler.is_compiling():
             return self.dictionary, stacked()
-        sources = (self.dictionary, *weights)
+        sources = self._sources(layers)
         return self._prepare_once(lambda: prepare(self.dictionary, stacked()), *sources), None
 
     @torch.no_grad()
@@ -188,8 +201,8 @@ def repeated(value: Tensor | float, n_layers: int, like: Tensor) -> nn.Parameter
 
 def of_layers(parameters: nn.ParameterList, layers: range) -> list[Tensor]:
     """The parameters of some layers; to index the list itself takes twenty times as long."""
-    found: list[Tensor | None] = list(parameters._parameters.values())
-    return [p for p in found[layers.start : layers.stop] if p is not None]
+    found = list(parameters._parameters.values())
+    return cast(list[Tensor], found[layers.start : layers.stop])
 
 
 def stack(matrices: Sequence[Tensor]) -> Tensor:

@@ -55,6 +55,8 @@ class SafeguardedNetwork(UnrolledNetwork):
         With the name of the argument that does not fit.
     """
 
+    no_program = "looks at the outcome of every layer before it takes it"
+
     def __init__(
         self,
         network: LayeredNetwork,

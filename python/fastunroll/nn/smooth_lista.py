@@ -22,6 +22,7 @@ from torch.nn.functional import relu
 from fastunroll._checks import check_number, check_positive_int
 from fastunroll.functional import smooth_soft_threshold
 from fastunroll.nn.dense import DenseNetwork
+from fastunroll.program import Program
 
 
 class SmoothLISTA(DenseNetwork):
@@ -90,6 +91,22 @@ class SmoothLISTA(DenseNetwork):
                 u = u + x @ self.weights[k - 1].mT / n**0.5
             x = smooth_soft_threshold(u, relu(self.thresholds[k]))
             yield x
+
+    @torch.no_grad()
+    def program(self) -> Program[Tensor]:
+        """All layers; complex measurements stacked, see `fastunroll.nn.dense.stack_complex`."""
+        m, n = self.dictionary.shape
+        first = torch.stack([weight.mT for weight in self.input_weights])
+        later = [weight.mT for weight in self.weights]
+        thresholds = relu(torch.stack(list(self.thresholds)))
+        return Program(
+            weight=first / m**0.5,
+            gram=-torch.stack([first.new_zeros(n, n), *later]) / n**0.5,
+            step=torch.ones_like(thresholds),
+            threshold=thresholds,
+            prox="smooth",
+            skip=False,
+        )
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments that JSON can hold."""

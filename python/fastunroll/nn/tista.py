@@ -56,6 +56,8 @@ class TISTA(IteratedNetwork):
         With the name of the argument that does not fit.
     """
 
+    no_program = "has a shrinkage of its own, with a variance for each sample"
+
     pseudo_inverse: Tensor
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from fastunroll.nn.thresholds import at_least_zero
 from fastunroll.ops.autograd import needs_grad
 from fastunroll.ops.reference import prox
 from fastunroll.prepared import PreparedDictionary, prepare
+from fastunroll.program import Program
 from fastunroll.solvers.lasso import LassoProblem
 
 Network = TypeVar("Network", bound="VaryingDictionaryNetwork")
@@ -43,6 +45,8 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
     TypeError, ValueError
         With the name of the argument that does not fit.
     """
+
+    no_program = "has one dictionary per sample"
 
     def __init__(
         self,
@@ -98,6 +102,10 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
     def _weights(self, layers: range) -> Sequence[Tensor]:
         return (self._analysis()[1],)
 
+    def _sources(self, layers: range) -> Sequence[Tensor]:
+        parameters = dict(self.named_parameters())
+        return (self.dictionary, *(parameters[name] for name in self.shared_parameters()))
+
     def _matrices(self, layers: range) -> tuple[Tensor | PreparedDictionary, Tensor | None]:
         """R A and W for the fused recursion, prepared where no gradient is needed."""
 
@@ -105,8 +113,7 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
             relation, weight = self._analysis()
             return self.dictionary if relation is None else relation @ self.dictionary, weight
 
-        parameters = dict(self.named_parameters())
-        sources = (self.dictionary, *(parameters[name] for name in self.shared_parameters()))
+        sources = self._sources(layers)
         if needs_grad(sources) or torch.compiler.is_compiling():
             return operands()
         return self._prepare_once(lambda: prepare(*operands()), *sources), None
@@ -119,8 +126,24 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
         """Constructor arguments that JSON can hold."""
         return {name: value for name, value in super().config().items() if name != "prox_shape"}
 
-    def program(self) -> None:
-        """None: the dictionary is an argument of every call."""
+    @torch.no_grad()
+    def program(self) -> Program[Tensor] | None:
+        """All layers, with the network's own dictionary; None with one per sample."""
+        if self.dictionary.dim() == 3:
+            return None
+        program = super().program()
+        assert program is not None
+        relation, weight = self._analysis()
+        if relation is None:
+            return program
+        related = (relation @ self.dictionary).double()
+        identity = torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+        return replace(
+            program,
+            dictionary=None,
+            weight=self._measured(identity) @ weight,
+            gram=(related.mT @ weight.double()).to(weight.dtype),
+        )
 
     def _run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -82,12 +83,17 @@ class Bound:
             objective_weight=a.objective_weight if a.with_objective else None,
         )
 
+    @cached_property
+    def engine(self) -> Any:
+        """What runs the problem again and again, with working memory that stays."""
+        return native.make_engine(self.dtype.itemsize, self.problem, self.work_per_sample, 1)
+
     def forward_rows(self, b: Tensor) -> Tensor:
         """Codes (batch, n) or (n,) of other measurements, contiguous and checked."""
         batch = b.shape[0] if b.dim() == 2 else 1
         codes = torch.empty(*b.shape[:-1], self.n, dtype=self.dtype)
         threads = _threads(batch * self.work_per_sample)
-        native.check(self.problem.forward_rows(batch, b.data_ptr(), codes.data_ptr(), threads))
+        native.check(self.engine.run_rows(batch, b.data_ptr(), codes.data_ptr(), threads))
         return codes
 
 

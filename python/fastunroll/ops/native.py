@@ -57,6 +57,7 @@ def make_problem(
     rows: tuple[int, ...] = (0, 0, 0, 0),
     linear_per_layer: bool = False,
     objective_weight: float | None = None,
+    adaptive: tuple[int, int] = (0, 0),
 ) -> Any:
     """Bind the arguments of the recursion, `fastunroll.ops.arguments`, to a native problem.
 
@@ -67,6 +68,7 @@ def make_problem(
     sizes : (B, m, n, K)
     packed : addresses of G, G^T, A^T, W and W^T in the kernels' layout
     layer : addresses of the rule's weight and bias, of the momentum and of the prox shape
+    adaptive : addresses of the error scale and of the selection of adaptive layers, or zeros
     rows : addresses of c, b, x_0 and x_{-1}
     """
     make = _native.Problem_f64 if itemsize == 8 else _native.Problem_f32
@@ -79,7 +81,7 @@ def make_problem(
         linear_per_layer,
         *step,
         *threshold,
-        layer,
+        (*layer, *adaptive),
         *rule_range,
         bypass,
         PROX_KINDS.index(prox),
