@@ -123,7 +123,7 @@ void bind_problem(py::module_& m, const char* name) {
             a.grad_codes = pointer<const T>(incoming[0]);
             a.grad_objective = pointer<const T>(incoming[1]);
             a.grad_iterates = pointer<const T>(incoming[2]);
-            T** const targets[] = {&a.linear,       &a.gram,      &a.dictionary_t, &a.weight_t,
+            T** const targets[] = {&a.linear,       &a.gram,      &a.dictionary,   &a.weight,
                                    &a.measurements, &a.initial,   &a.step,         &a.threshold,
                                    &a.rule_weight,  &a.rule_bias, &a.momentum,     &a.prox_shape};
             for (std::size_t i = 0; i < outgoing.size(); ++i) *targets[i] = pointer<T>(outgoing[i]);

@@ -107,8 +107,8 @@ struct BackwardArguments {
 
   T* linear = nullptr;         // dc, shape of c
   T* gram = nullptr;           // dG (1 or K, n, n)
-  T* dictionary_t = nullptr;   // dA^T (n, m)
-  T* weight_t = nullptr;       // dW^T (1 or K, n, m)
+  T* dictionary = nullptr;     // dA (m, n)
+  T* weight = nullptr;         // dW (1 or K, m, n)
   T* measurements = nullptr;   // db (B, m)
   T* initial = nullptr;        // dx_0 (B, n)
   T* step = nullptr;           // shape of step
@@ -118,7 +118,7 @@ struct BackwardArguments {
   T* momentum = nullptr;       // (K)
   T* prox_shape = nullptr;     // (K)
   std::int64_t n_grams = 1;    // leading axis of dG
-  std::int64_t n_weights = 1;  // leading axis of dW^T; 0: W = A, so dW^T adds to dA^T
+  std::int64_t n_weights = 1;  // leading axis of dW; 0: W = A, so dW adds to dA
 };
 
 }  // namespace fastunroll

@@ -12,7 +12,7 @@ from fastunroll._native import Tape
 from fastunroll.ops import native
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
 from fastunroll.ops.pack import pack, pack_operands
-from fastunroll.ops.schema import library, zero_gradients
+from fastunroll.ops.schema import library
 
 
 def _threads(work: int) -> int:
@@ -44,7 +44,12 @@ class Bound:
     """A native problem together with the tensors that its pointers belong to."""
 
     def __init__(
-        self, a: UnrolledArguments, *, forward: bool = True, backward: bool = False
+        self,
+        a: UnrolledArguments,
+        *,
+        forward: bool = True,
+        backward: bool = False,
+        adjoint: bool = False,
     ) -> None:
         packed = a.packed or pack_operands(
             a.gram,
@@ -54,6 +59,7 @@ class Bound:
             backward=backward,
             objective=a.with_objective,
             analysis=a.linear is None,
+            adjoint=adjoint,
         )
         rows = [_contiguous(t) for t in (a.linear, a.measurements, a.initial, a.previous)]
         layer = [_contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum, a.prox_shape)]
@@ -138,9 +144,9 @@ def run_unrolled_backward(
 ) -> tuple[Tensor, ...]:
     """Backward pass, from a tape or else by running forward again."""
     a = a.differentiated(needs)
-    # The kernels sum dA and dW by atom, so they write them transposed; dW of W = A joins dA.
-    targets = _transpose_matrices(zero_gradients(a, needs))
-    bound = Bound(a, forward=tape is None, backward=True)
+    targets = _gradients(a, needs)
+    adjoint = needs[UnrolledArguments._fields.index("measurements")]
+    bound = Bound(a, forward=tape is None, backward=True, adjoint=adjoint)
     incoming = [_contiguous(g) for g in grads]
     native.check(
         bound.problem.backward(
@@ -152,14 +158,17 @@ def run_unrolled_backward(
             _threads(bound.work),
         )
     )
-    return _transpose_matrices(targets)
+    return targets
 
 
-def _transpose_matrices(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The gradients with those of dictionary and weight transposed."""
+def _gradients(a: UnrolledArguments, needs: list[bool]) -> tuple[Tensor, ...]:
+    """Memory for the gradients: the kernels write those of matrices, and add to the others."""
+    new_empty, new_zeros = a.threshold.new_empty, a.threshold.new_zeros
     return tuple(
-        g.mT.contiguous() if name in ("dictionary", "weight") and g.numel() else g
-        for name, g in zip(UnrolledArguments._fields, gradients, strict=False)
+        (new_empty if name in ("gram", "dictionary", "weight") else new_zeros)(
+            t.shape if need and t is not None else (0,)
+        )
+        for name, t, need in zip(UnrolledArguments._fields, a.differentiable, needs, strict=False)
     )
 
 

@@ -48,6 +48,7 @@ def pack_operands(
     backward: bool = True,
     objective: bool = True,
     analysis: bool = False,
+    adjoint: bool = False,
     symmetric: bool = False,
 ) -> PackedOperands:
     """Pack the matrices that the kernels read.
@@ -60,6 +61,7 @@ def pack_operands(
     forward, backward : whether layers are run, and differentiated
     objective : whether the objective is wanted, too
     analysis : whether W is wanted beside G, for c = b W
+    adjoint : whether its way back to b is wanted, too
     symmetric : whether G is its own transpose, so that one copy serves both passes
     """
     given = gram if gram is not None else dictionary
@@ -72,10 +74,10 @@ def pack_operands(
         if backward:
             gram_t = gram_p if symmetric else pack(gram.mT)
     if dictionary is not None:
-        if gram is None or objective:
+        if gram is None or objective or (adjoint and weight is None):
             dictionary_t = pack(dictionary.mT, "dictionary")
         if forward and (gram is None or analysis):
             weight_p = pack(dictionary if weight is None else weight, "weight")
-        if backward and gram is None:
+        if backward and (gram is None or (analysis and adjoint)):
             weight_t = dictionary_t if weight is None else pack(weight.mT)
     return PackedOperands(gram_p, gram_t, dictionary_t, weight_p, weight_t)
