@@ -326,7 +326,8 @@ def test_a_hard_threshold_keeps_what_firm_shrinkage_keeps(model: type[LISTA | LI
     b = measurements()
     u = start.steps[0] * (b @ start.weight)
     kept = u.abs() > 1.5 * start.thresholds[0]
-    assert kept.any() and not kept.all()
+    assert kept.any()
+    assert not kept.all()
     torch.testing.assert_close(network(b), torch.where(kept, u, 0.0))
 
 

@@ -19,6 +19,7 @@ namespace {
 constexpr std::int64_t kMaxTileSamples = 32;
 constexpr std::int64_t kMaxUntiedTileSamples = 128;
 constexpr std::int64_t kUntiedTiles = 4;
+constexpr int kUntiedGroup = 2;  // tiles that run before their sums are added
 constexpr std::int64_t kMinTileSamples = 8;
 constexpr std::int64_t kTileBytes = 2 << 20;
 
@@ -132,8 +133,10 @@ class Backward {
     weight_ = {args.weight, args.n_weights, n, m, true};
     atom_sums_ = Buffer<double>(2 * problem.n_layers * n);
     const std::int64_t tiles = (problem.batch + size_ - 1) / size_;
-    group_ = std::min<std::int64_t>(tiles, threads);
-    for (int t = 0; t < threads; ++t) parts_.emplace_back(kTaskRows * block_columns<T>(), Fill::none);
+    const bool untied = args.n_weights > 1 || args.n_grams > 1;
+    group_ = std::min<std::int64_t>(tiles, untied ? std::max(threads, kUntiedGroup) : threads);
+    for (int t = 0; t < threads; ++t)
+      parts_.emplace_back(kTaskRows * block_columns<T>(), Fill::none);
     for (std::int64_t t = 0; t < group_; ++t) {
       tiles_.push_back(
           std::make_unique<BackwardTile<T>>(problem, args, sums_, std::min(size_, problem.batch)));

@@ -217,13 +217,13 @@ void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* ta
   const bool needed = k > 0 || args_.initial != nullptr || problem_.momentum != nullptr;
   if (!needed) return;
   if (rule()) {
-    kernels_.row_dots(tile_.samples(), wanted, problem_.gram, k, grad_directions_.rows(k),
+    kernels_.row_dots(tile_.samples(), wanted, tile_.gram(k), 0, grad_directions_.rows(k),
                       grad_directions_.stride(), dots_.get(), tile_.cursor());
     dots_to_rows(wanted, target);
   } else {
     product(kernels_, tile_.samples(), on_support(k + 1, grad_direction_),
             dense_direction_ ? grad_directions_.rows(k) : nullptr, grad_directions_.stride(),
-            problem_.gram_t, k, target, grad_codes_.stride(), tile_.cursor());
+            tile_.gram_t(k), 0, target, grad_codes_.stride(), tile_.cursor());
   }
 }
 
@@ -248,10 +248,10 @@ void BackwardTile<T>::through_analysis(std::int64_t k) {
   std::fill(rows, rows + samples * stride, T(0));
   if (rule()) {
     kernels_.dense_product(samples, grad_directions_.rows(k), grad_directions_.stride(),
-                           problem_.weight_t, k, rows, stride);
+                           tile_.weight_t(k), 0, rows, stride);
   } else {
     product(kernels_, samples, grads, dense_direction_ ? grad_directions_.rows(k) : nullptr,
-            grad_directions_.stride(), problem_.weight_t, k, rows, stride, tile_.cursor());
+            grad_directions_.stride(), tile_.weight_t(k), 0, rows, stride, tile_.cursor());
   }
   if (args_.measurements == nullptr) return;
   const std::int64_t m = problem_.n_measurements;

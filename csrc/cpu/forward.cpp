@@ -23,7 +23,7 @@ Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out,
   if (status != Status::ok) return status;
   const std::int64_t batch = problem.batch;
   const std::int64_t workers = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, batch));
-  const bool untied = problem.gram.layer_stride != 0 || problem.weight.layer_stride != 0;
+  const bool untied = problem.gram_per_layer() || problem.weight_per_layer();
   const std::int64_t most = untied ? kUntiedTileSamples : kTileSamples;
   const std::int64_t size = std::min(most, (batch + workers - 1) / workers);
   const std::int64_t tiles = (batch + size - 1) / size;
@@ -40,6 +40,9 @@ Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out,
     const std::int64_t first = t * size;
     tile_of[static_cast<std::size_t>(worker)]->run(first, std::min(size, batch - first), out);
   });
+  for (const auto& tile : tile_of) {
+    if (tile->status() != Status::ok) return tile->status();
+  }
   return Status::ok;
 }
 

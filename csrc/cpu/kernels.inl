@@ -206,7 +206,8 @@ inline std::int32_t dot_rows(const T* block, const std::int32_t* index, std::int
     for (int j = 0; j < kBlockVectors<T>; ++j) {
       const Vec<T> a = Vec<T>::load(vector + j * kLanes);
 #pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) sum[r] = Vec<T>::fma(a, Vec<T>::load(row[r] + j * kLanes), sum[r]);
+      for (int r = 0; r < 4; ++r)
+        sum[r] = Vec<T>::fma(a, Vec<T>::load(row[r] + j * kLanes), sum[r]);
     }
     T dots[4];
     Vec<T>::sums(sum, dots);

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "cpu/unrolled.h"
 #include "math/prox.h"
 
 namespace fastunroll::cpu {
@@ -39,7 +40,7 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
   }
   if (own_linear()) {
     negated_ = RowStore<T>(1, capacity, m);
-    if (problem.weight.layer_stride == 0) linear_ = RowStore<T>(1, capacity, n);
+    if (!problem.weight_per_layer()) linear_ = RowStore<T>(1, capacity, n);
   }
   if (problem.factored()) residuals_ = RowStore<T>(slots, capacity, m, Fill::none);
   if (problem.with_objective) objective_residual_ = RowStore<T>(1, capacity, m);
@@ -55,7 +56,46 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
     rule_steps_ = Buffer<T>(problem.n_layers * capacity);
   }
   cursor_ = Buffer<std::int32_t>(capacity);
+  std::int64_t matrix = 0;
+  if (problem.gram_layers.data != nullptr) matrix = n * padded<T>(n);
+  if (problem.weight_layers.data != nullptr) {
+    matrix = std::max({matrix, m * padded<T>(n), n * padded<T>(m)});
+  }
+  matrix_ = Buffer<T>(matrix, Fill::none);
   records_.resize(static_cast<std::size_t>(capacity));
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::layer_matrix(const PackedMatrix<T>& packed, const LayerMatrices<T>& layers,
+                                      bool transposed, std::int64_t k, Status bad) {
+  if (layers.data == nullptr) {
+    return {packed.data + k * packed.layer_stride, packed.rows, packed.cols, 0};
+  }
+  const std::int64_t rows = transposed ? layers.col_stride : layers.row_stride;
+  const std::int64_t cols = transposed ? layers.row_stride : layers.col_stride;
+  const T* source = layers.data + k * layers.layer_stride;
+  if (!pack(source, 1, packed.rows, packed.cols, 0, rows, cols, matrix_.get())) status_ = bad;
+  return {matrix_.get(), packed.rows, packed.cols, 0};
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::gram(std::int64_t k) {
+  return layer_matrix(problem_.gram, problem_.gram_layers, false, k, Status::bad_gram);
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::gram_t(std::int64_t k) {
+  return layer_matrix(problem_.gram_t, problem_.gram_layers, true, k, Status::bad_gram);
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::weight(std::int64_t k) {
+  return layer_matrix(problem_.weight, problem_.weight_layers, false, k, Status::bad_weight);
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::weight_t(std::int64_t k) {
+  return layer_matrix(problem_.weight_t, problem_.weight_layers, true, k, Status::bad_weight);
 }
 
 template <class T>
@@ -157,12 +197,12 @@ void Tile<T>::subtract_linear(std::int64_t k, T* rows, std::int64_t stride) {
     }
     return;
   }
-  const bool shared = problem_.weight.layer_stride == 0;
+  const bool shared = !problem_.weight_per_layer();
   if (!shared || k == 0) {
     T* target = shared ? linear_.rows(0) : rows;
     std::fill(target, target + samples_ * stride, T(0));
-    kernels_.dense_product(samples_, negated_.rows(0), negated_.stride(), problem_.weight, k,
-                           target, stride);
+    kernels_.dense_product(samples_, negated_.rows(0), negated_.stride(), weight(k), 0, target,
+                           stride);
   }
   if (shared) std::copy(linear_.rows(0), linear_.rows(0) + samples_ * stride, rows);
 }
@@ -186,13 +226,13 @@ void Tile<T>::direction(std::int64_t k) {
   const std::int64_t stride = directions_.stride();
   if (!problem_.factored()) {
     subtract_linear(k, rows, stride);
-    product(kernels_, samples_, points(k), dense, dense_.stride(), problem_.gram, k, rows, stride,
+    product(kernels_, samples_, points(k), dense, dense_.stride(), gram(k), 0, rows, stride,
             cursor_.get());
   } else {
     residual(points(k), dense, residuals_.rows(slot(k)), residuals_.stride());
     std::fill(rows, rows + samples_ * stride, T(0));
-    kernels_.dense_product(samples_, residuals_.rows(slot(k)), residuals_.stride(), problem_.weight,
-                           k, rows, stride);
+    kernels_.dense_product(samples_, residuals_.rows(slot(k)), residuals_.stride(), weight(k), 0,
+                           rows, stride);
   }
   if (problem_.rule_weight == nullptr) return;
   for (std::int64_t s = 0; s < samples_; ++s) {

@@ -72,7 +72,18 @@ class Tile {
   void residual(const Lists<T>& lists, const T* dense, T* rows, std::int64_t stride);
   std::int32_t* cursor() const { return cursor_.get(); }
 
+  // Layer k's matrix, packed here where every layer has one of its own that is not packed yet;
+  // it holds until the next call.
+  PackedMatrix<T> gram(std::int64_t k);
+  PackedMatrix<T> gram_t(std::int64_t k);
+  PackedMatrix<T> weight(std::int64_t k);
+  PackedMatrix<T> weight_t(std::int64_t k);
+  // Whether the matrices packed so far are finite.
+  Status status() const { return status_; }
+
  private:
+  PackedMatrix<T> layer_matrix(const PackedMatrix<T>& packed, const LayerMatrices<T>& layers,
+                               bool transposed, std::int64_t k, Status bad);
   std::int64_t kept_offset(std::int64_t k, std::int64_t sample) const {
     return (((k + 1) % code_slots_) * capacity_ + sample) * problem_.n_atoms;
   }
@@ -111,6 +122,8 @@ class Tile {
   Buffer<T> rule_steps_;
   Buffer<T> magnitudes_;
   Buffer<std::int32_t> cursor_;
+  Buffer<T> matrix_;
+  Status status_ = Status::ok;
   std::vector<TapeRecord> records_;  // of the samples under way, where a tape is wanted
 };
 

@@ -66,8 +66,7 @@ struct Vec<float> {
   }
   // The sums of four vectors.
   static void sums(const Vec* a, float* out) {
-    const __m256 s =
-        _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
+    const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
   }
   static std::int32_t compress(std::uint32_t mask, Vec a, std::int32_t first, float* value,

@@ -14,6 +14,9 @@ from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
 from fastunroll.ops.pack import pack, pack_operands
 from fastunroll.ops.schema import library
 
+_PACKED_BY_TILE = 1024
+"""Samples up to which each tile packs the matrices of its layers, which then stay in the cache."""
+
 
 def _threads(work: int) -> int:
     return native.threads_for(work, torch.get_num_threads())
@@ -27,6 +30,14 @@ def _parameter(value: Tensor | None) -> native.Parameter:
     if value is None:
         return native.Parameter()
     return native.parameter(value.data_ptr(), value.shape, value.stride())
+
+
+def _layers(matrices: Tensor | None, by_tile: bool) -> native.Parameter:
+    """Matrices of every layer that the kernels pack themselves."""
+    if matrices is None or len(matrices) == 1 or not by_tile:
+        return native.Parameter()
+    layer, row, column = matrices.stride()
+    return native.Parameter(matrices.data_ptr(), (layer, row, column))
 
 
 def _rows_contiguous(parameter: Tensor | None) -> Tensor | None:
@@ -51,6 +62,7 @@ class Bound:
         backward: bool = False,
         adjoint: bool = False,
     ) -> None:
+        by_tile = not a.packed and a.batch <= _PACKED_BY_TILE
         packed = a.packed or pack_operands(
             a.gram,
             a.dictionary,
@@ -60,6 +72,7 @@ class Bound:
             objective=a.with_objective,
             analysis=a.linear is None,
             adjoint=adjoint,
+            untied=not by_tile,
         )
         rows = [_contiguous(t) for t in (a.linear, a.measurements, a.initial, a.previous)]
         layer = [_contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum, a.prox_shape)]
@@ -75,6 +88,7 @@ class Bound:
             tuple(map(_address, packed)),
             gram_per_layer=a.gram is not None and a.gram.shape[0] > 1,
             weight_per_layer=a.weight is not None and a.weight.shape[0] > 1,
+            layers=(_layers(a.gram, by_tile), _layers(a.weight, by_tile)),
             rows=tuple(map(_address, rows)),
             linear_per_layer=a.linear is not None and a.linear.shape[0] > 1,
             step=_parameter(step),
