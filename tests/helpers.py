@@ -42,6 +42,7 @@ def make_arguments(
 ) -> UnrolledArguments:
     """Arguments of the recursion with every tensor random; ``level`` sets the density.
 
+    ``form`` is gram, factored, or learned gram, where c = b W and G is none of A and W.
     ``step`` and ``threshold`` are one of layer, atom, sample, full; ``step`` may be rule.
     """
     g = torch.Generator().manual_seed(seed)
@@ -60,11 +61,12 @@ def make_arguments(
     a = dictionary(m, n, dtype, seed)
     b = randn(batch, m)
     w = a + 0.05 * randn(layers if per_layer else 1, m, n)
-    gram_form = form == "gram"
+    gram_form, learned = form == "gram", form == "learned gram"
     explicit = not gram_form or objective
+    gram = a.mT @ w + (0.05 * randn(n, n) if learned else 0.0)
     return UnrolledArguments(
         linear=b @ w if gram_form else None,
-        gram=a.mT @ w if gram_form else None,
+        gram=gram if gram_form or learned else None,
         dictionary=a if explicit else None,
         weight=None if gram_form or tied else w,
         measurements=b if explicit else None,

@@ -19,7 +19,18 @@ from fastunroll.data import SparseProblem
 from fastunroll.data.benchmark import BenchmarkProblem, make_benchmark
 from fastunroll.losses import lasso_loss
 from fastunroll.metrics import nmse_db
-from fastunroll.nn import ALISTA, LISTACP, NAALISTA, LPGNet, StepLISTA, SupportSelection, TiLISTA
+from fastunroll.nn import (
+    ALISTA,
+    LIHT,
+    LIHTCP,
+    LISTA,
+    LISTACP,
+    NAALISTA,
+    LPGNet,
+    StepLISTA,
+    SupportSelection,
+    TiLISTA,
+)
 from fastunroll.nn.catalogue import catalogue, create
 from fastunroll.training import Stage, Trainer, TrainingResult, recovery
 from fastunroll.training.layerwise import (
@@ -234,6 +245,15 @@ def test_lista_cp_goes_on_from_a_trained_alista(tmp_path: Path) -> None:
     again = LISTACP(PROBLEM.dictionary, N_LAYERS)
     assert train(again, tmp_path).n_steps == N_STEPS
     assert_same(again, kept)
+
+
+@pytest.mark.parametrize("model", [LIHT, LIHTCP])
+def test_hard_thresholds_learn_from_firm_ones(model: type[LISTA | LISTACP]) -> None:
+    problem = make_problem(n_measurements=50, n_atoms=100)
+    network = model(problem.dictionary, 10)
+    assert problem.evaluate(network).nmse_db > -3
+    train(network, problem=problem, budget=60)
+    assert problem.evaluate(network).nmse_db < -20
 
 
 @pytest.mark.parametrize("decay", [0.0, -1.0, float("nan")])

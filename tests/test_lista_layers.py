@@ -25,7 +25,16 @@ from lista_cases import (
 )
 from torch import Tensor
 
-from fastunroll.nn import ALISTA, LIHT, LISTA, LISTACP, StepLISTA, SupportSelection, TiLISTA
+from fastunroll.nn import (
+    ALISTA,
+    LIHT,
+    LIHTCP,
+    LISTA,
+    LISTACP,
+    StepLISTA,
+    SupportSelection,
+    TiLISTA,
+)
 from fastunroll.nn import prox_gradient as module
 from fastunroll.nn.layered import LayeredNetwork
 from fastunroll.nn.prox_gradient import ProxGradientNetwork
@@ -308,6 +317,19 @@ def test_takes_over_an_alista(model: type[ProxGradientNetwork], selection: Any) 
     np.testing.assert_allclose(
         network(b).detach().numpy(), start(b).detach().numpy(), rtol=1e-10, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("model", [LIHT, LIHTCP])
+def test_a_hard_threshold_keeps_what_firm_shrinkage_keeps(model: type[LISTA | LISTACP]) -> None:
+    start = ALISTA(dictionary(M, N), 1, prox="firm", prox_shape=1.5, lam=1.0)
+    network = model(start.dictionary, 1)
+    network.take_over(start)
+    b = measurements()
+    u = start.steps[0] * (b @ start.weight)
+    kept = u.abs() > 1.5 * start.thresholds[0]
+    assert kept.any()
+    assert not kept.all()
+    torch.testing.assert_close(network(b), torch.where(kept, u, 0.0))
 
 
 @pytest.mark.parametrize("options", [{"tied": True}, {"shared_input": True}], ids=str)

@@ -49,11 +49,17 @@ PackedMatrix<T> matrix(Address data, std::int64_t rows, std::int64_t cols, bool 
 }
 
 template <class T>
+LayerMatrices<T> layer_matrices(Address data, const Strides& strides) {
+  return {pointer<const T>(data), strides[0], strides[1], strides[2]};
+}
+
+template <class T>
 void bind_problem(py::module_& m, const char* name) {
   using P = BoundProblem<T>;
   py::class_<P>(m, name, py::module_local())
       .def(py::init([](std::array<std::int64_t, 4> sizes, std::array<Address, 5> matrices,
-                       bool gram_per_layer, bool weight_per_layer, std::array<Address, 4> rows,
+                       bool gram_per_layer, bool weight_per_layer, std::array<Address, 2> layers,
+                       std::array<Strides, 2> layer_strides, std::array<Address, 4> rows,
                        bool linear_per_layer, Address step, Strides step_strides, Address threshold,
                        Strides threshold_strides, std::array<Address, 6> layer, double rule_minimum,
                        double rule_maximum, std::vector<std::int64_t> bypass, int prox, bool skip,
@@ -69,6 +75,8 @@ void bind_problem(py::module_& m, const char* name) {
         p.dictionary_t = matrix<T>(matrices[2], n_atoms, n_measurements, false);
         p.weight = matrix<T>(matrices[3], n_measurements, n_atoms, weight_per_layer);
         p.weight_t = matrix<T>(matrices[4], n_atoms, n_measurements, weight_per_layer);
+        p.gram_layers = layer_matrices<T>(layers[0], layer_strides[0]);
+        p.weight_layers = layer_matrices<T>(layers[1], layer_strides[1]);
         p.linear = pointer<const T>(rows[0]);
         p.linear_layer_stride = linear_per_layer ? batch * n_atoms : 0;
         p.measurements = pointer<const T>(rows[1]);
@@ -114,9 +122,9 @@ void bind_problem(py::module_& m, const char* name) {
             a.grad_codes = pointer<const T>(incoming[0]);
             a.grad_objective = pointer<const T>(incoming[1]);
             a.grad_iterates = pointer<const T>(incoming[2]);
-            T** const targets[] = {&a.linear,       &a.gram,      &a.dictionary_t, &a.weight_t,
-                                   &a.measurements, &a.initial,   &a.step,         &a.threshold,
-                                   &a.rule_weight,  &a.rule_bias, &a.momentum,     &a.prox_shape};
+            T** const targets[] = {&a.linear,       &a.gram,      &a.dictionary, &a.weight,
+                                   &a.measurements, &a.initial,   &a.step,       &a.threshold,
+                                   &a.rule_weight,  &a.rule_bias, &a.momentum,   &a.prox_shape};
             for (std::size_t i = 0; i < outgoing.size(); ++i) *targets[i] = pointer<T>(outgoing[i]);
             a.n_grams = n_grams;
             a.n_weights = n_weights;

@@ -5,20 +5,30 @@
 
 #include "cpu/backward_tile.h"
 #include "cpu/check.h"
+#include "cpu/transpose.h"
 #include "cpu/unrolled.h"
 
 namespace fastunroll::cpu {
 namespace {
 
 // Samples of a tile: as many as keep its traces in a second-level cache, and no more than fill the
-// vectors' loops. It depends on the sizes alone, because sums over samples go tile by tile and the
-// result must not depend on the threads.
+// vectors' loops. Where every layer has matrices of its own, each tile takes up all of them and
+// their gradients; then more samples share that, though a batch still makes several tiles. The
+// number depends on the sizes alone, because sums over samples go tile by tile and the result must
+// not depend on the threads.
 constexpr std::int64_t kMaxTileSamples = 32;
+constexpr std::int64_t kMaxUntiedTileSamples = 128;
+constexpr std::int64_t kUntiedTiles = 4;
+constexpr int kUntiedGroup = 2;  // tiles that run before their sums are added
 constexpr std::int64_t kMinTileSamples = 8;
 constexpr std::int64_t kTileBytes = 2 << 20;
 
 template <class T>
-std::int64_t tile_samples(const Problem<T>& problem) {
+std::int64_t tile_samples(const Problem<T>& problem, const BackwardArguments<T>& args) {
+  if (args.n_weights > 1 || args.n_grams > 1) {
+    const std::int64_t share = (problem.batch + kUntiedTiles - 1) / kUntiedTiles;
+    return std::clamp(share, kMaxTileSamples, kMaxUntiedTileSamples);
+  }
   const std::int64_t row = problem.n_atoms + 2 * problem.n_measurements;
   const std::int64_t sample = problem.n_layers * row * static_cast<std::int64_t>(sizeof(T));
   return std::clamp(kTileBytes / sample, kMinTileSamples, kMaxTileSamples);
@@ -27,42 +37,58 @@ std::int64_t tile_samples(const Problem<T>& problem) {
 // Rows of a block of columns that one task sums.
 constexpr std::int64_t kTaskRows = 256;
 
-// The gradient of matrices (rows, cols) in blocks of columns, which stay in the cache while a
-// tile's layers are added to them; written out at the end.
+// The gradient of matrices (rows, cols), summed part by part in blocks of columns: a part is taken
+// from `out` (at first it is 0), stays in the cache while a group of tiles is added, and goes back.
+// For dA^T and dW^T, which the tiles sum by atom, `out` holds dA and dW.
 template <class T>
-struct BlockedGradient {
+struct MatrixGradient {
   using Part = typename BackwardTile<T>::Part;
 
-  BlockedGradient() = default;
-  BlockedGradient(T* out_, std::int64_t matrices_, std::int64_t rows_, std::int64_t cols_)
-      : out(out_), matrices(matrices_), rows(rows_), cols(cols_) {
-    if (out != nullptr) data = Buffer<T>(matrices * blocks() * rows * block_columns<T>());
-  }
   std::int64_t blocks() const { return padded<T>(cols) / block_columns<T>(); }
   std::int64_t row_tasks() const { return (rows + kTaskRows - 1) / kTaskRows; }
   std::int64_t tasks() const { return out == nullptr ? 0 : matrices * blocks() * row_tasks(); }
-  T* block(std::int64_t index) const { return data.get() + index * rows * block_columns<T>(); }
-  Part part(std::int64_t task) const {
-    const std::int64_t index = task / row_tasks();
+
+  // The part that a task sums, at `target`.
+  Part part(std::int64_t task, T* target) const {
+    const std::int64_t block = task / row_tasks();
     const std::int64_t first = task % row_tasks() * kTaskRows;
-    return {index / blocks(), first, std::min(first + kTaskRows, rows),
-            index % blocks() * block_columns<T>(), block(index)};
+    return {block / blocks(), first, std::min(first + kTaskRows, rows),
+            block % blocks() * block_columns<T>(), target};
   }
-  void write() const {
-    if (out == nullptr) return;
-    for (std::int64_t b = 0; b < matrices * blocks(); ++b) {
-      const std::int64_t column = b % blocks() * block_columns<T>();
-      const std::int64_t width = std::min(block_columns<T>(), cols - column);
-      for (std::int64_t i = 0; i < rows; ++i) {
-        const T* row = block(b) + i * block_columns<T>();
-        std::copy(row, row + width, out + ((b / blocks()) * rows + i) * cols + column);
-      }
+  void load(const Part& part, bool begins) const {
+    const std::int64_t count = part.last - part.first;
+    if (begins) {
+      std::fill(part.target, part.target + count * block_columns<T>(), T(0));
+      return;
+    }
+    const std::int64_t width = std::min(block_columns<T>(), cols - part.column);
+    const T* from = at(part);
+    if (transposed) {
+      transpose(width, count, from, rows, part.target, block_columns<T>());
+    } else {
+      copy_rows(count, width, from, cols, part.target, block_columns<T>());
+    }
+  }
+  void store(const Part& part) const {
+    const std::int64_t count = part.last - part.first;
+    const std::int64_t width = std::min(block_columns<T>(), cols - part.column);
+    if (transposed) {
+      transpose(count, width, part.target, block_columns<T>(), at(part), rows);
+    } else {
+      copy_rows(count, width, part.target, block_columns<T>(), at(part), cols);
     }
   }
 
   T* out = nullptr;
   std::int64_t matrices = 0, rows = 0, cols = 0;
-  Buffer<T> data;
+  bool transposed = false;
+
+ private:
+  T* at(const Part& part) const {
+    T* matrix = out + part.matrix * rows * cols;
+    return transposed ? matrix + part.column * rows + part.first
+                      : matrix + part.first * cols + part.column;
+  }
 };
 
 template <class T>
@@ -90,7 +116,7 @@ template <class T>
 class Backward {
  public:
   Backward(const Problem<T>& problem, const BackwardArguments<T>& args, int threads)
-      : problem_(problem), args_(args), threads_(threads), size_(tile_samples(problem)) {
+      : problem_(problem), args_(args), threads_(threads), size_(tile_samples(problem, args)) {
     const std::int64_t cells = problem.n_layers * problem.batch;
     if (args.step != nullptr && problem.step.atom_stride == 0) sums_.step = Buffer<double>(cells);
     if (args.threshold != nullptr && problem.threshold.atom_stride == 0) {
@@ -102,12 +128,15 @@ class Backward {
     if (args.prox_shape != nullptr) sums_.prox_shape = Buffer<double>(cells);
     const std::int64_t n = problem.n_atoms;
     const std::int64_t m = problem.n_measurements;
-    gram_ = BlockedGradient<T>(args.gram, args.n_grams, n, n);
-    dictionary_ = BlockedGradient<T>(args.dictionary_t, 1, n, m);
-    weight_ = BlockedGradient<T>(args.weight_t, args.n_weights, n, m);
+    gram_ = {args.gram, args.n_grams, n, n, false};
+    dictionary_ = {args.dictionary, 1, n, m, true};
+    weight_ = {args.weight, args.n_weights, n, m, true};
     atom_sums_ = Buffer<double>(2 * problem.n_layers * n);
     const std::int64_t tiles = (problem.batch + size_ - 1) / size_;
-    group_ = std::min<std::int64_t>(tiles, threads);
+    const bool untied = args.n_weights > 1 || args.n_grams > 1;
+    group_ = std::min<std::int64_t>(tiles, untied ? std::max(threads, kUntiedGroup) : threads);
+    for (int t = 0; t < threads; ++t)
+      parts_.emplace_back(kTaskRows * block_columns<T>(), Fill::none);
     for (std::int64_t t = 0; t < group_; ++t) {
       tiles_.push_back(
           std::make_unique<BackwardTile<T>>(problem, args, sums_, std::min(size_, problem.batch)));
@@ -124,8 +153,8 @@ class Backward {
         const std::int64_t first = start + t * size_;
         tiles_[static_cast<std::size_t>(t)]->run(first, std::min(size_, problem_.batch - first));
       });
-      parallel_for(tasks(), threads_, [&](std::int64_t task, int) {
-        for (std::int64_t t = 0; t < count; ++t) add(*tiles_[static_cast<std::size_t>(t)], task);
+      parallel_for(tasks(), threads_, [&](std::int64_t task, int worker) {
+        add(count, task, start == 0, parts_[static_cast<std::size_t>(worker)].get());
       });
     }
     finish();
@@ -142,24 +171,33 @@ class Backward {
            (step_per_atom() || threshold_per_atom() ? problem_.n_layers : 0);
   }
 
-  // Adds a tile to the part of the gradients that the task owns.
-  void add(const BackwardTile<T>& tile, std::int64_t task) {
+  // Adds the first `count` tiles, in order, to the part of the gradients that the task owns.
+  void add(std::int64_t count, std::int64_t task, bool begins, T* target) {
     using Add =
         void (BackwardTile<T>::*)(std::int64_t, const typename BackwardTile<T>::Part&) const;
-    const std::pair<const BlockedGradient<T>*, Add> targets[] = {
+    const std::pair<const MatrixGradient<T>*, Add> targets[] = {
         {&gram_, &BackwardTile<T>::add_gram},
         {&dictionary_, &BackwardTile<T>::add_dictionary},
         {&weight_, &BackwardTile<T>::add_weight}};
     for (const auto& [gradient, add_stage] : targets) {
-      if (task < gradient->tasks()) {
-        const auto part = gradient->part(task);
-        for (std::int64_t k = problem_.n_layers - 1; k >= -1; --k) (tile.*add_stage)(k, part);
-        return;
+      if (task >= gradient->tasks()) {
+        task -= gradient->tasks();
+        continue;
       }
-      task -= gradient->tasks();
+      const auto part = gradient->part(task, target);
+      gradient->load(part, begins);
+      for (std::int64_t t = 0; t < count; ++t) {
+        const BackwardTile<T>& tile = *tiles_[static_cast<std::size_t>(t)];
+        for (std::int64_t k = problem_.n_layers - 1; k >= -1; --k) (tile.*add_stage)(k, part);
+      }
+      gradient->store(part);
+      return;
     }
-    tile.add_atom_terms(task, step_per_atom() ? atom_sums(0, task) : nullptr,
-                        threshold_per_atom() ? atom_sums(1, task) : nullptr);
+    for (std::int64_t t = 0; t < count; ++t) {
+      tiles_[static_cast<std::size_t>(t)]->add_atom_terms(
+          task, step_per_atom() ? atom_sums(0, task) : nullptr,
+          threshold_per_atom() ? atom_sums(1, task) : nullptr);
+    }
   }
 
   double* atom_sums(std::int64_t parameter, std::int64_t k) {
@@ -169,9 +207,6 @@ class Backward {
   void finish() {
     const std::int64_t layers = problem_.n_layers;
     const std::int64_t batch = problem_.batch;
-    gram_.write();
-    dictionary_.write();
-    weight_.write();
     reduce_samples(sums_.step, layers, batch, problem_.step.sample_stride != 0, args_.step);
     reduce_samples(sums_.threshold, layers, batch, problem_.threshold.sample_stride != 0,
                    args_.threshold);
@@ -195,9 +230,10 @@ class Backward {
   const std::int64_t size_;  // samples of a tile
   std::int64_t group_ = 0;
   SampleSums sums_;
-  BlockedGradient<T> gram_;
-  BlockedGradient<T> dictionary_;
-  BlockedGradient<T> weight_;
+  MatrixGradient<T> gram_;
+  MatrixGradient<T> dictionary_;
+  MatrixGradient<T> weight_;
+  std::vector<Buffer<T>> parts_;  // one per thread
   Buffer<double> atom_sums_;
   std::vector<std::unique_ptr<BackwardTile<T>>> tiles_;
 };

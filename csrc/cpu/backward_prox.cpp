@@ -104,8 +104,9 @@ void BackwardTile<T>::through_prox(std::int64_t k) {
       const T factor = through_rule(k, s, step_sum);
       const T* dense_v = tile_.directions().row(k, s);
       for (std::int64_t i = 0; i < problem_.n_atoms; ++i) row[i] = dense_v[i] * factor;
+      std::fill(row + problem_.n_atoms, row + grad_directions_.stride(), T(0));
     } else {
-      std::fill(row, row + problem_.n_atoms, T(0));
+      std::fill(row, row + grad_directions_.stride(), T(0));
     }
     for (std::int32_t p = 0; p < count; ++p) row[index[p]] += grad_v[p];
   }

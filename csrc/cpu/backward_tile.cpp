@@ -25,9 +25,10 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
       sums_(sums),
       kernels_(active<T>()),
       tile_(problem, capacity, true),
-      wants_weight_(problem.factored() && (args.weight_t != nullptr ||
-                                           (args.n_weights == 0 && args.dictionary_t != nullptr))),
-      wants_dictionary_(problem.factored() && args.dictionary_t != nullptr),
+      analysis_(problem.factored() || problem.linear == nullptr),
+      wants_weight_(analysis_ && (args.weight != nullptr ||
+                                  (args.n_weights == 0 && args.dictionary != nullptr))),
+      wants_dictionary_(problem.factored() && args.dictionary != nullptr),
       dense_direction_(problem.rule_weight != nullptr || args.gram != nullptr ||
                        problem.prox == Prox::smooth) {
   const std::int64_t n = problem.n_atoms;
@@ -43,12 +44,14 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
   }
   grad_codes_ = RowStore<T>(3, capacity, n);
   if (problem.momentum != nullptr) grad_point_ = RowStore<T>(1, capacity, n);
-  if (factored) grad_residual_ = RowStore<T>(stages, capacity, m);
+  if (factored || (analysis_ && args.measurements != nullptr)) {
+    grad_residual_ = RowStore<T>(factored ? stages : 1, capacity, m, Fill::none);
+  }
   const bool objective = args.grad_objective != nullptr;
   if (objective) {
     objective_residual_ = RowStore<T>(stages + 1, capacity, m);
   }
-  if (dense_direction_) grad_directions_ = RowStore<T>(stages, capacity, n);
+  if (dense_direction_) grad_directions_ = RowStore<T>(stages, capacity, n, Fill::none);
   grad_u_ = Buffer<T>(capacity * all.stride, Fill::none);
   grad_direction_ = Buffer<T>(capacity * all.stride, Fill::none);
   dots_ = Buffer<T>(capacity * all.stride, Fill::none);
@@ -62,7 +65,7 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
     points_by_row_ = TransposedStore<T>(stages, capacity, n);
   }
   if (wants_weight_) directions_by_row_ = TransposedStore<T>(stages, capacity, n);
-  if (objective && args.dictionary_t != nullptr) {
+  if (objective && args.dictionary != nullptr) {
     codes_by_row_ = TransposedStore<T>(stages + 1, capacity, n);
   }
 }
@@ -152,7 +155,7 @@ void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
   const bool every_atom = k == 0 && args_.initial != nullptr;
   const Lists<T> wanted = every_atom ? all_atoms_.lists(0) : codes;
   kernels_.row_dots(tile_.samples(), wanted, problem_.dictionary_t, 0, residual, stride,
-                    dots_.get());
+                    dots_.get(), tile_.cursor());
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
     T* row = rows + s * grad_codes_.stride();
     for (std::int32_t p = 0; p < wanted.count[s]; ++p) {
@@ -171,7 +174,7 @@ void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
       }
     }
   }
-  if (args_.dictionary_t != nullptr) {
+  if (args_.dictionary != nullptr) {
     codes_by_row_.build(k, tile_.samples(), codes, [grad](std::int64_t s) { return grad[s]; });
   }
 }
@@ -210,52 +213,63 @@ void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* ta
   if (args_.gram != nullptr) {
     points_by_row_.build(k, tile_.samples(), tile_.points(k), [](std::int64_t) { return T(1); });
   }
+  if (wants_weight_ || (analysis_ && args_.measurements != nullptr)) through_analysis(k);
   const bool needed = k > 0 || args_.initial != nullptr || problem_.momentum != nullptr;
   if (!needed) return;
   if (rule()) {
-    kernels_.row_dots(tile_.samples(), wanted, problem_.gram, k, grad_directions_.rows(k),
-                      grad_directions_.stride(), dots_.get());
+    kernels_.row_dots(tile_.samples(), wanted, tile_.gram(k), 0, grad_directions_.rows(k),
+                      grad_directions_.stride(), dots_.get(), tile_.cursor());
     dots_to_rows(wanted, target);
   } else {
     product(kernels_, tile_.samples(), on_support(k + 1, grad_direction_),
             dense_direction_ ? grad_directions_.rows(k) : nullptr, grad_directions_.stride(),
-            problem_.gram_t, k, target, grad_codes_.stride(), tile_.cursor());
+            tile_.gram_t(k), 0, target, grad_codes_.stride(), tile_.cursor());
   }
 }
 
-// r = p A^T - b, v = r W: the gradient of r is (gradient of v) W^T, that of p (gradient of r) A.
+// v = r W, or v = p G - b W: the gradient of r, or of -b, is (gradient of v) W^T.
 template <class T>
-void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted, T* target) {
+void BackwardTile<T>::through_analysis(std::int64_t k) {
   const std::int64_t samples = tile_.samples();
-  const std::int64_t m = problem_.n_measurements;
-  T* rows = grad_residual_.rows(k);
+  Lists<T> grads = on_support(k + 1, grad_direction_);
+  if (rule() && wants_weight_) {
+    grads = all_atoms_.lists(0);
+    for (std::int64_t s = 0; s < samples; ++s) {
+      const T* row = grad_directions_.row(k, s);
+      std::copy(row, row + problem_.n_atoms, grads.value + s * grads.stride);
+    }
+  }
+  if (wants_weight_) {
+    directions_by_row_.build(k, samples, grads, [](std::int64_t) { return T(1); });
+  }
+  if (!problem_.factored() && args_.measurements == nullptr) return;
+  T* rows = grad_residual_.rows(residual_slot(k));
   const std::int64_t stride = grad_residual_.stride();
   std::fill(rows, rows + samples * stride, T(0));
-  Lists<T> grads = on_support(k + 1, grad_direction_);
   if (rule()) {
     kernels_.dense_product(samples, grad_directions_.rows(k), grad_directions_.stride(),
-                           problem_.weight_t, k, rows, stride);
-    if (wants_weight_) {
-      grads = all_atoms_.lists(0);
-      for (std::int64_t s = 0; s < samples; ++s) {
-        const T* row = grad_directions_.row(k, s);
-        std::copy(row, row + problem_.n_atoms, grads.value + s * grads.stride);
-      }
-    }
+                           tile_.weight_t(k), 0, rows, stride);
   } else {
-    product(kernels_, samples, grads, static_cast<const T*>(nullptr), 0, problem_.weight_t, k, rows,
-            stride, tile_.cursor());
+    product(kernels_, samples, grads, dense_direction_ ? grad_directions_.rows(k) : nullptr,
+            grad_directions_.stride(), tile_.weight_t(k), 0, rows, stride, tile_.cursor());
   }
-  const auto one = [](std::int64_t) { return T(1); };
-  if (wants_weight_) directions_by_row_.build(k, samples, grads, one);
-  if (wants_dictionary_) points_by_row_.build(k, samples, tile_.points(k), one);
-  if (args_.measurements != nullptr) {
-    for (std::int64_t s = 0; s < samples; ++s) {
-      T* grad = args_.measurements + (tile_.first() + s) * m;
-      for (std::int64_t j = 0; j < m; ++j) grad[j] -= rows[s * stride + j];
-    }
+  if (args_.measurements == nullptr) return;
+  const std::int64_t m = problem_.n_measurements;
+  for (std::int64_t s = 0; s < samples; ++s) {
+    T* grad = args_.measurements + (tile_.first() + s) * m;
+    for (std::int64_t j = 0; j < m; ++j) grad[j] -= rows[s * stride + j];
   }
-  kernels_.row_dots(samples, wanted, problem_.dictionary_t, 0, rows, stride, dots_.get());
+}
+
+// r = p A^T - b: the gradient of p is (gradient of r) A, needed for the `wanted` atoms.
+template <class T>
+void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted, T* target) {
+  through_analysis(k);
+  if (wants_dictionary_) {
+    points_by_row_.build(k, tile_.samples(), tile_.points(k), [](std::int64_t) { return T(1); });
+  }
+  kernels_.row_dots(tile_.samples(), wanted, problem_.dictionary_t, 0, grad_residual_.rows(k),
+                    grad_residual_.stride(), dots_.get(), tile_.cursor());
   dots_to_rows(wanted, target);
 }
 
@@ -319,15 +333,17 @@ void BackwardTile<T>::add_dictionary(std::int64_t k, const Part& part) const {
   if (args_.grad_objective != nullptr) {
     accumulate(part, codes_by_row_.get(k + 1), objective_residual_, k + 1);
   }
-  if (k < 0 || !wants_dictionary_) return;
-  accumulate(part, points_by_row_.get(k), grad_residual_, k);
-  if (args_.n_weights == 0) add_weight(k, part);
+  if (k < 0) return;
+  if (wants_dictionary_) accumulate(part, points_by_row_.get(k), grad_residual_, k);
+  if (args_.n_weights == 0 && wants_weight_) add_weight(k, part);
 }
 
 template <class T>
 void BackwardTile<T>::add_weight(std::int64_t k, const Part& part) const {
   if (k < 0 || (args_.n_weights > 1 && k != part.matrix)) return;
-  accumulate(part, directions_by_row_.get(k), tile_.residuals(), k);
+  const bool factored = problem_.factored();
+  accumulate(part, directions_by_row_.get(k), factored ? tile_.residuals() : tile_.negated(),
+             factored ? k : 0);
 }
 
 template <class T>

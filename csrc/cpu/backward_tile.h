@@ -69,6 +69,7 @@ class BackwardTile {
                   std::int32_t count, const std::int32_t* index, Term term);
   T through_rule(std::int64_t k, std::int64_t s, double dot);
   void write_linear(std::int64_t k);
+  void through_analysis(std::int64_t k);
   void through_gram(std::int64_t k, const Lists<T>& wanted, T* target);
   void through_dictionary(std::int64_t k, const Lists<T>& wanted, T* target);
   void through_momentum(std::int64_t k, T* target);
@@ -79,6 +80,7 @@ class BackwardTile {
   void dots_to_rows(const Lists<T>& wanted, T* rows);
   // Whether the shrinkage has other slopes than 0 and 1.
   bool slopes() const { return problem_.prox >= Prox::smooth; }
+  std::int64_t residual_slot(std::int64_t k) const { return problem_.factored() ? k : 0; }
   bool rule() const { return problem_.rule_weight != nullptr; }
   std::int64_t sample_index(std::int64_t k, std::int64_t s) const {
     return k * problem_.batch + tile_.first() + s;
@@ -89,15 +91,16 @@ class BackwardTile {
   SampleSums& sums_;
   const Kernels<T>& kernels_;
   Tile<T> tile_;
-  const bool wants_weight_;      // dW^T, by itself or (W = A) as a part of dA^T
-  const bool wants_dictionary_;  // dA^T of the factored form
+  const bool analysis_;          // v takes W in: the factored form, or c = b W
+  const bool wants_weight_;      // dW, by itself or (W = A) as a part of dA
+  const bool wants_dictionary_;  // dA of the factored form
   const bool dense_direction_;   // the gradient of v is needed as dense rows
 
   RowStore<T> grad_codes_;  // three slots in turn: gradients of x_{k+1}, x_k, x_{k-1}
   RowStore<T> grad_point_;  // with momentum: gradient of the point p_k, then of y_k
   // Kept per stage, for the sums over the samples:
   RowStore<T> grad_directions_;  // of v_k, where it is needed in dense rows
-  RowStore<T> grad_residual_;    // factored form
+  RowStore<T> grad_residual_;    // factored form; with c = b W, that of the last stage of -b
   RowStore<T> objective_residual_;
   Buffer<T> grad_u_;          // on the support of x_{k+1}
   Buffer<T> grad_direction_;  // of v_k, on the support of x_{k+1}

@@ -42,8 +42,10 @@ template <class T>
 class RowStore {
  public:
   RowStore() = default;
-  RowStore(std::int64_t slots, std::int64_t samples, std::int64_t cols)
-      : stride_(padded<T>(cols)), slot_stride_(samples * stride_), data_(slots * slot_stride_) {}
+  RowStore(std::int64_t slots, std::int64_t samples, std::int64_t cols, Fill fill = Fill::zeros)
+      : stride_(padded<T>(cols)),
+        slot_stride_(samples * stride_),
+        data_(slots * slot_stride_, fill) {}
   T* rows(std::int64_t slot) const { return data_.get() + slot * slot_stride_; }
   T* row(std::int64_t slot, std::int64_t sample) const { return rows(slot) + sample * stride_; }
   std::int64_t stride() const { return stride_; }

@@ -5,12 +5,15 @@
 
 #include "cpu/check.h"
 #include "cpu/tile.h"
+#include "cpu/transpose.h"
 #include "cpu/unrolled.h"
 
 namespace fastunroll::cpu {
 namespace {
 
+// Samples of a tile; more of them where every layer reads a matrix of its own.
 constexpr std::int64_t kTileSamples = 32;
+constexpr std::int64_t kUntiedTileSamples = 128;
 
 }  // namespace
 
@@ -20,7 +23,9 @@ Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out,
   if (status != Status::ok) return status;
   const std::int64_t batch = problem.batch;
   const std::int64_t workers = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, batch));
-  const std::int64_t size = std::min(kTileSamples, (batch + workers - 1) / workers);
+  const bool untied = problem.gram_per_layer() || problem.weight_per_layer();
+  const std::int64_t most = untied ? kUntiedTileSamples : kTileSamples;
+  const std::int64_t size = std::min(most, (batch + workers - 1) / workers);
   const std::int64_t tiles = (batch + size - 1) / size;
   std::vector<std::unique_ptr<Tile<T>>> tile_of;
   try {
@@ -35,6 +40,9 @@ Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out,
     const std::int64_t first = t * size;
     tile_of[static_cast<std::size_t>(worker)]->run(first, std::min(size, batch - first), out);
   });
+  for (const auto& tile : tile_of) {
+    if (tile->status() != Status::ok) return tile->status();
+  }
   return Status::ok;
 }
 
@@ -72,24 +80,34 @@ template <class T>
 bool pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
           std::int64_t layer_stride, std::int64_t row_stride, std::int64_t col_stride, T* target) {
   constexpr std::int64_t kColumns = block_columns<T>();
+  constexpr std::int64_t kRows = 16;  // copied at a time, and then looked at in the cache
   constexpr std::int64_t kSums = 16;
   T zeros[kSums] = {};  // stay 0 as long as all elements are finite
   for (std::int64_t l = 0; l < layers; ++l) {
     const T* matrix = source + l * layer_stride;
     for (std::int64_t first = 0; first < cols; first += kColumns) {
       const std::int64_t width = std::min(kColumns, cols - first);
-      for (std::int64_t i = 0; i < rows; ++i) {
-        const T* row = matrix + i * row_stride + first * col_stride;
+      const T* block = matrix + first * col_stride;
+      for (std::int64_t top = 0; top < rows; top += kRows) {
+        const std::int64_t height = std::min(kRows, rows - top);
+        const T* from = block + top * row_stride;
         if (col_stride == 1) {
-          std::copy(row, row + width, target);
+          copy_rows(height, width, from, row_stride, target, kColumns);
+        } else if (row_stride == 1) {
+          transpose(width, height, from, col_stride, target, kColumns);
         } else {
-          for (std::int64_t j = 0; j < width; ++j) target[j] = row[j * col_stride];
+          for (std::int64_t i = 0; i < height; ++i) {
+            for (std::int64_t j = 0; j < width; ++j) {
+              target[i * kColumns + j] = from[i * row_stride + j * col_stride];
+            }
+          }
         }
-        std::fill(target + width, target + kColumns, T(0));
-        for (std::int64_t j = 0; j < kColumns; j += kSums) {
-          for (std::int64_t k = 0; k < kSums; ++k) zeros[k] += target[j + k] * T(0);
+        for (std::int64_t i = 0; i < height; ++i, target += kColumns) {
+          std::fill(target + width, target + kColumns, T(0));
+          for (std::int64_t j = 0; j < kColumns; j += kSums) {
+            for (std::int64_t k = 0; k < kSums; ++k) zeros[k] += target[j + k] * T(0);
+          }
         }
-        target += kColumns;
       }
     }
   }

@@ -96,9 +96,10 @@ struct Kernels {
                         std::int64_t out_stride);
   // out_s[p] = matrix[i_p, :] . vector_s for the entries p of sample s.
   void (*row_dots)(std::int64_t samples, const Lists<T>& rows, const PackedMatrix<T>& matrix,
-                   std::int64_t layer, const T* vectors, std::int64_t vector_stride, T* out);
-  // target[i, :] += sum over the entries (s, a) of row i of a * vector_s, for rows first..last - 1
-  // and one block of columns; target rows lie one block apart.
+                   std::int64_t layer, const T* vectors, std::int64_t vector_stride, T* out,
+                   std::int32_t* cursor);
+  // target[i - first, :] += sum over the entries (s, a) of row i of a * vector_s, for rows
+  // first..last - 1 and one block of columns; target rows lie one block apart.
   void (*row_accumulate)(std::int64_t first, std::int64_t last, const TransposedLists<T>& entries,
                          const T* vectors, std::int64_t vector_stride, T* target);
   // Writes x, and lists its entries with not(|u| <= threshold), so that NaN is kept, or all of them

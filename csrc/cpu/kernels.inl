@@ -77,22 +77,27 @@ inline void add_chunks(const T* block, const std::int32_t* index, const T* value
   for (int j = 0; j < kListVectors; ++j) total[j].store(out + j * Vec<T>::kLanes);
 }
 
+// Long lists go chunk by chunk, so that the samples find its rows in the L1 cache; short ones share
+// few rows, and the sums of a sample stay in registers.
+template <class T>
+inline bool by_chunk(std::int64_t samples, const Lists<T>& lists, const PackedMatrix<T>& matrix) {
+  const std::int64_t chunks = (matrix.rows + kChunkRows - 1) / kChunkRows;
+  std::int64_t entries = 0;
+  for (std::int64_t s = 0; s < samples; ++s) entries += lists.count[s];
+  return entries > samples * chunks * kShortChunk;
+}
+
 template <class T>
 void sparse_product(std::int64_t samples, const Lists<T>& in, const PackedMatrix<T>& matrix,
                     std::int64_t layer, T* out, std::int64_t out_stride, std::int32_t* cursor) {
   const std::int64_t blocks = block_count(matrix);
-  const std::int64_t chunks = (matrix.rows + kChunkRows - 1) / kChunkRows;
-  std::int64_t entries = 0;
-  for (std::int64_t s = 0; s < samples; ++s) entries += in.count[s];
-  // Long lists go chunk by chunk, so that the samples find its rows in the L1 cache; short ones
-  // share few rows, and the sums of a sample stay in registers.
-  const bool by_chunk = entries > samples * chunks * kShortChunk;
+  const bool chunked = by_chunk(samples, in, matrix);
   constexpr int kPasses = kBlockVectors<T> / kListVectors;
   for (std::int64_t pass = 0; pass < blocks * kPasses; ++pass) {
     const std::int64_t column = pass % kPasses * kListVectors * Vec<T>::kLanes;
     const T* block = block_start(matrix, layer, pass / kPasses) + column;
     T* target = out + pass / kPasses * block_columns<T>() + column;
-    if (!by_chunk) {
+    if (!chunked) {
       for (std::int64_t s = 0; s < samples; ++s) {
         const std::int64_t offset = s * in.stride;
         add_chunks(block, in.index + offset, in.value + offset, target + s * out_stride);
@@ -181,48 +186,62 @@ void dense_product(std::int64_t samples, const T* in, std::int64_t in_stride,
   }
 }
 
-// Dot products of kRows rows with one vector; the partial sums are those of a single row.
-template <class T, int kRows>
-inline void dot_rows(const PackedMatrix<T>& matrix, std::int64_t layer, const std::int32_t* index,
-                     const T* vector, T* out) {
+// Dot products of one block of columns with the listed rows from `p` on, up to `end_row`, four rows
+// at a time; the last ones are filled up with the last row. Returns the first entry left.
+template <class T, bool kAdds>
+inline std::int32_t dot_rows(const T* block, const std::int32_t* index, std::int32_t p,
+                             std::int32_t end_row, const T* vector, T* out) {
   constexpr int kLanes = Vec<T>::kLanes;
-  constexpr int kSums = 4;
-  Vec<T> sum[kRows][kSums];
-  for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kSums; ++j) sum[r][j] = Vec<T>::broadcast(T(0));
-  }
-  const std::int64_t blocks = block_count(matrix);
-  for (std::int64_t b = 0; b < blocks; ++b) {
-    const T* block = block_start(matrix, layer, b);
-    const T* part = vector + b * block_columns<T>();
-#pragma GCC unroll 4
-    for (int j = 0; j < kBlockVectors<T>; ++j) {
-      const Vec<T> a = Vec<T>::load(part + j * kLanes);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        const T* row = block + static_cast<std::int64_t>(index[r]) * block_columns<T>();
-        sum[r][j % kSums] = Vec<T>::fma(a, Vec<T>::load(row + j * kLanes), sum[r][j % kSums]);
-      }
+  while (index[p] < end_row) {
+    const T* row[4];
+    std::int32_t rows = 0;
+    for (int r = 0; r < 4; ++r) {
+      if (index[p + rows] < end_row) ++rows;
+      row[r] = block + static_cast<std::int64_t>(index[p + rows - 1]) * block_columns<T>();
     }
+    Vec<T> sum[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) sum[r] = Vec<T>::broadcast(T(0));
+#pragma GCC unroll 16
+    for (int j = 0; j < kBlockVectors<T>; ++j) {
+      const Vec<T> a = Vec<T>::load(vector + j * kLanes);
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r)
+        sum[r] = Vec<T>::fma(a, Vec<T>::load(row[r] + j * kLanes), sum[r]);
+    }
+    T dots[4];
+    Vec<T>::sums(sum, dots);
+    for (std::int32_t r = 0; r < rows; ++r) out[p + r] = kAdds ? out[p + r] + dots[r] : dots[r];
+    p += rows;
   }
-  for (int r = 0; r < kRows; ++r) {
-    out[r] = ((sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3])).sum();
+  return p;
+}
+
+template <class T, bool kAdds>
+void block_dots(std::int64_t samples, const Lists<T>& rows, const T* block, std::int64_t chunk_rows,
+                std::int64_t all_rows, const T* vectors, std::int64_t vector_stride, T* out,
+                std::int32_t* cursor) {
+  for (std::int64_t s = 0; s < samples; ++s) cursor[s] = 0;
+  for (std::int64_t first = 0; first < all_rows; first += chunk_rows) {
+    const auto end_row =
+        static_cast<std::int32_t>(first + chunk_rows < all_rows ? first + chunk_rows : all_rows);
+    for (std::int64_t s = 0; s < samples; ++s) {
+      cursor[s] = dot_rows<T, kAdds>(block, rows.index + s * rows.stride, cursor[s], end_row,
+                                     vectors + s * vector_stride, out + s * rows.stride);
+    }
   }
 }
 
 template <class T>
 void row_dots(std::int64_t samples, const Lists<T>& rows, const PackedMatrix<T>& matrix,
-              std::int64_t layer, const T* vectors, std::int64_t vector_stride, T* out) {
-  for (std::int64_t s = 0; s < samples; ++s) {
-    const std::int32_t* index = rows.index + s * rows.stride;
-    const T* vector = vectors + s * vector_stride;
-    std::int32_t p = 0;
-    for (; p + 2 <= rows.count[s]; p += 2) {
-      dot_rows<T, 2>(matrix, layer, index + p, vector, out + s * rows.stride + p);
-    }
-    if (p < rows.count[s]) {
-      dot_rows<T, 1>(matrix, layer, index + p, vector, out + s * rows.stride + p);
-    }
+              std::int64_t layer, const T* vectors, std::int64_t vector_stride, T* out,
+              std::int32_t* cursor) {
+  const std::int64_t chunk = by_chunk(samples, rows, matrix) ? kChunkRows : matrix.rows;
+  for (std::int64_t b = 0; b < block_count(matrix); ++b) {
+    const T* block = block_start(matrix, layer, b);
+    const auto dots = b == 0 ? block_dots<T, false> : block_dots<T, true>;
+    dots(samples, rows, block, chunk, matrix.rows, vectors + b * block_columns<T>(), vector_stride,
+         out, cursor);
   }
 }
 
@@ -246,7 +265,7 @@ void row_accumulate(std::int64_t first, std::int64_t last, const TransposedLists
           sum[j] = Vec<T>::fma(a, Vec<T>::load(vector + j * kLanes), sum[j]);
         }
       }
-      T* row = target + i * block_columns<T>() + column;
+      T* row = target + (i - first) * block_columns<T>() + column;
 #pragma GCC unroll 16
       for (int j = 0; j < kListVectors; ++j) {
         (Vec<T>::load(row + j * kLanes) + sum[j]).store(row + j * kLanes);

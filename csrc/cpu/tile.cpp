@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "cpu/unrolled.h"
 #include "math/prox.h"
 
 namespace fastunroll::cpu {
@@ -38,10 +39,11 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
   if (trace) {
     support_directions_ = Buffer<T>(problem.n_layers * capacity * codes_.stride(), Fill::none);
   }
-  if (!problem.factored() && problem.linear == nullptr) {
-    linear_ = RowStore<T>(problem.weight.layer_stride == 0 ? 1 : problem.n_layers, capacity, n);
+  if (own_linear()) {
+    negated_ = RowStore<T>(1, capacity, m);
+    if (!problem.weight_per_layer()) linear_ = RowStore<T>(1, capacity, n);
   }
-  if (problem.factored()) residuals_ = RowStore<T>(slots, capacity, m);
+  if (problem.factored()) residuals_ = RowStore<T>(slots, capacity, m, Fill::none);
   if (problem.with_objective) objective_residual_ = RowStore<T>(1, capacity, m);
   dense_ = RowStore<T>(2, capacity, n);
   if (problem.momentum != nullptr) extrapolated_ = RowStore<T>(1, capacity, n);
@@ -59,7 +61,46 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
     rule_steps_ = Buffer<T>(problem.n_layers * capacity);
   }
   cursor_ = Buffer<std::int32_t>(capacity);
+  std::int64_t matrix = 0;
+  if (problem.gram_layers.data != nullptr) matrix = n * padded<T>(n);
+  if (problem.weight_layers.data != nullptr) {
+    matrix = std::max({matrix, m * padded<T>(n), n * padded<T>(m)});
+  }
+  matrix_ = Buffer<T>(matrix, Fill::none);
   records_.resize(static_cast<std::size_t>(capacity));
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::layer_matrix(const PackedMatrix<T>& packed, const LayerMatrices<T>& layers,
+                                      bool transposed, std::int64_t k, Status bad) {
+  if (layers.data == nullptr) {
+    return {packed.data + k * packed.layer_stride, packed.rows, packed.cols, 0};
+  }
+  const std::int64_t rows = transposed ? layers.col_stride : layers.row_stride;
+  const std::int64_t cols = transposed ? layers.row_stride : layers.col_stride;
+  const T* source = layers.data + k * layers.layer_stride;
+  if (!pack(source, 1, packed.rows, packed.cols, 0, rows, cols, matrix_.get())) status_ = bad;
+  return {matrix_.get(), packed.rows, packed.cols, 0};
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::gram(std::int64_t k) {
+  return layer_matrix(problem_.gram, problem_.gram_layers, false, k, Status::bad_gram);
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::gram_t(std::int64_t k) {
+  return layer_matrix(problem_.gram_t, problem_.gram_layers, true, k, Status::bad_gram);
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::weight(std::int64_t k) {
+  return layer_matrix(problem_.weight, problem_.weight_layers, false, k, Status::bad_weight);
+}
+
+template <class T>
+PackedMatrix<T> Tile<T>::weight_t(std::int64_t k) {
+  return layer_matrix(problem_.weight_t, problem_.weight_layers, true, k, Status::bad_weight);
 }
 
 template <class T>
@@ -73,7 +114,7 @@ void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs
   first_ = first;
   samples_ = samples;
   start(out);
-  multiply_measurements();
+  negate_measurements();
   for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
     direction(k);
     const bool residual_of_codes = problem_.factored() && !extrapolates_;
@@ -141,24 +182,34 @@ void Tile<T>::residual(const Lists<T>& lists, const T* dense, T* rows, std::int6
 }
 
 template <class T>
-void Tile<T>::multiply_measurements() {
-  if (problem_.factored() || problem_.linear != nullptr) return;
+void Tile<T>::negate_measurements() {
+  if (!own_linear()) return;
   const std::int64_t m = problem_.n_measurements;
-  const std::int64_t layers = problem_.weight.layer_stride == 0 ? 1 : problem_.n_layers;
-  for (std::int64_t layer = 0; layer < layers; ++layer) {
-    T* rows = linear_.rows(layer);
-    std::fill(rows, rows + samples_ * linear_.stride(), T(0));
-    kernels_.dense_product(samples_, problem_.measurements + first_ * m, m, problem_.weight, layer,
-                           rows, linear_.stride());
+  for (std::int64_t s = 0; s < samples_; ++s) {
+    kernels_.negate(m, problem_.measurements + (first_ + s) * m, negated_.stride(),
+                    negated_.row(0, s));
   }
 }
 
+// -c of layer k into padded rows.
 template <class T>
-const T* Tile<T>::linear_row(std::int64_t k, std::int64_t s) const {
-  if (problem_.linear == nullptr) {
-    return linear_.row(problem_.weight.layer_stride == 0 ? 0 : k, s);
+void Tile<T>::subtract_linear(std::int64_t k, T* rows, std::int64_t stride) {
+  if (!own_linear()) {
+    const T* linear = problem_.linear + k * problem_.linear_layer_stride;
+    const std::int64_t n = problem_.n_atoms;
+    for (std::int64_t s = 0; s < samples_; ++s) {
+      kernels_.negate(n, linear + (first_ + s) * n, stride, rows + s * stride);
+    }
+    return;
   }
-  return problem_.linear + k * problem_.linear_layer_stride + (first_ + s) * problem_.n_atoms;
+  const bool shared = !problem_.weight_per_layer();
+  if (!shared || k == 0) {
+    T* target = shared ? linear_.rows(0) : rows;
+    std::fill(target, target + samples_ * stride, T(0));
+    kernels_.dense_product(samples_, negated_.rows(0), negated_.stride(), weight(k), 0, target,
+                           stride);
+  }
+  if (shared) std::copy(linear_.rows(0), linear_.rows(0) + samples_ * stride, rows);
 }
 
 // v_k, from x_k or from its extrapolation y.
@@ -180,16 +231,14 @@ void Tile<T>::direction(std::int64_t k) {
   T* rows = directions_.rows(direction_slot(k));
   const std::int64_t stride = directions_.stride();
   if (!problem_.factored()) {
-    for (std::int64_t s = 0; s < samples_; ++s) {
-      kernels_.negate(n, linear_row(k, s), stride, rows + s * stride);
-    }
-    product(kernels_, samples_, points(k), dense, dense_.stride(), problem_.gram, k, rows, stride,
+    subtract_linear(k, rows, stride);
+    product(kernels_, samples_, points(k), dense, dense_.stride(), gram(k), 0, rows, stride,
             cursor_.get());
   } else {
     residual(points(k), dense, residuals_.rows(slot(k)), residuals_.stride());
     std::fill(rows, rows + samples_ * stride, T(0));
-    kernels_.dense_product(samples_, residuals_.rows(slot(k)), residuals_.stride(), problem_.weight,
-                           k, rows, stride);
+    kernels_.dense_product(samples_, residuals_.rows(slot(k)), residuals_.stride(), weight(k), 0,
+                           rows, stride);
   }
   for (std::int64_t s = 0; adapts_ && s < samples_; ++s) estimate_error(k, s);
   if (problem_.rule_weight == nullptr) return;
@@ -285,6 +334,7 @@ void Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape
       lists.end(s, count);
     }
   }
+  negate_measurements();
   if (!problem_.factored()) return;
   for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
     residual(codes(k), nullptr, residuals_.rows(k), residuals_.stride());
@@ -301,7 +351,8 @@ void Tile<T>::select_support(std::int64_t k, std::int64_t s, const T* threshold,
   T* value = lists.value + s * lists.stride;
   const auto wanted = static_cast<std::int32_t>(std::min<std::int64_t>(selected(k, s), count));
   T rank = 0;
-  if (wanted > 0) {
+  const bool all = wanted == count;
+  if (wanted > 0 && !all) {
     T* magnitude = magnitudes_.get();
     for (std::int32_t p = 0; p < count; ++p) magnitude[p] = std::fabs(value[p]);
     std::nth_element(magnitude, magnitude + (wanted - 1), magnitude + count, [](T a, T b) {
@@ -319,7 +370,7 @@ void Tile<T>::select_support(std::int64_t k, std::int64_t s, const T* threshold,
       x[i] = T(0);
       continue;
     }
-    flags[left] = wanted > 0 && !(std::fabs(u) < rank);
+    flags[left] = all || (wanted > 0 && !(std::fabs(u) < rank));
     x[i] = flags[left] != 0 ? u : math::shrink(u, limit, problem_.prox);
     value[left] = x[i];
     index[left++] = i;

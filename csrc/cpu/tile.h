@@ -55,6 +55,8 @@ class Tile {
     return support_directions_.get() + (k * capacity_ + sample) * codes_.stride();
   }
   const RowStore<T>& residuals() const { return residuals_; }
+  // -b in padded rows, in Gram form with c = b W.
+  const RowStore<T>& negated() const { return negated_; }
   std::int64_t capacity() const { return capacity_; }
   std::int64_t slot(std::int64_t k) const { return trace_ ? k : 0; }
   std::int64_t direction_slot(std::int64_t k) const {
@@ -70,13 +72,25 @@ class Tile {
   void residual(const Lists<T>& lists, const T* dense, T* rows, std::int64_t stride);
   std::int32_t* cursor() const { return cursor_.get(); }
 
+  // Layer k's matrix, packed here where every layer has one of its own that is not packed yet;
+  // it holds until the next call.
+  PackedMatrix<T> gram(std::int64_t k);
+  PackedMatrix<T> gram_t(std::int64_t k);
+  PackedMatrix<T> weight(std::int64_t k);
+  PackedMatrix<T> weight_t(std::int64_t k);
+  // Whether the matrices packed so far are finite.
+  Status status() const { return status_; }
+
  private:
+  PackedMatrix<T> layer_matrix(const PackedMatrix<T>& packed, const LayerMatrices<T>& layers,
+                               bool transposed, std::int64_t k, Status bad);
   std::int64_t kept_offset(std::int64_t k, std::int64_t sample) const {
     return (((k + 1) % code_slots_) * capacity_ + sample) * problem_.n_atoms;
   }
   void start(const ForwardOutputs<T>& out);
-  void multiply_measurements();
-  const T* linear_row(std::int64_t k, std::int64_t s) const;
+  void negate_measurements();
+  bool own_linear() const { return !problem_.factored() && problem_.linear == nullptr; }
+  void subtract_linear(std::int64_t k, T* rows, std::int64_t stride);
   void direction(std::int64_t k);
   void shrink(std::int64_t k, Tape* tape);
   void load(const T* source, std::int64_t k, T* rows);
@@ -99,7 +113,8 @@ class Tile {
   ListStore<T> codes_;
   ListStore<T> points_;
   Buffer<std::uint8_t> kept_;
-  RowStore<T> linear_;  // c = b W, where it is not given
+  RowStore<T> negated_;  // -b, where c = b W is not given
+  RowStore<T> linear_;   // -c, where one W serves all layers
   RowStore<T> directions_;
   Buffer<T> support_directions_;
   RowStore<T> residuals_;
@@ -112,6 +127,8 @@ class Tile {
   Buffer<T> first_errors_;  // e_0 of adaptive layers
   Buffer<T> errors_;        // e_k
   Buffer<std::int32_t> cursor_;
+  Buffer<T> matrix_;
+  Status status_ = Status::ok;
   std::vector<TapeRecord> records_;  // of the samples under way, where a tape is wanted
 };
 

@@ -64,6 +64,11 @@ struct Vec<float> {
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
   }
+  // The sums of four vectors.
+  static void sums(const Vec* a, float* out) {
+    const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+  }
   static std::int32_t compress(std::uint32_t mask, Vec a, std::int32_t first, float* value,
                                std::int32_t* index) {
     alignas(32) float lanes[8];
@@ -124,6 +129,12 @@ struct Vec<double> {
   double sum() const {
     __m128d s = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
     return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+  }
+  static void sums(const Vec* a, double* out) {
+    for (int i = 0; i < 4; i += 2) {
+      const __m256d s = _mm256_hadd_pd(a[i].v, a[i + 1].v);
+      _mm_storeu_pd(out + i, _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1)));
+    }
   }
   static std::int32_t compress(std::uint32_t mask, Vec a, std::int32_t first, double* value,
                                std::int32_t* index) {

@@ -61,6 +61,19 @@ struct Vec<float> {
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
   }
+  // The sums of four vectors.
+  static void sums(const Vec* a, float* out) {
+    const __m512 ab = _mm512_add_ps(_mm512_maskz_unpacklo_ps(kAllLanes, a[0].v, a[1].v),
+                                    _mm512_maskz_unpackhi_ps(kAllLanes, a[0].v, a[1].v));
+    const __m512 cd = _mm512_add_ps(_mm512_maskz_unpacklo_ps(kAllLanes, a[2].v, a[3].v),
+                                    _mm512_maskz_unpackhi_ps(kAllLanes, a[2].v, a[3].v));
+    // Each quarter of the vectors comes to one sum of its lanes for each of the four.
+    __m512 s = _mm512_add_ps(_mm512_maskz_shuffle_ps(kAllLanes, ab, cd, 0x44),
+                             _mm512_maskz_shuffle_ps(kAllLanes, ab, cd, 0xee));
+    s = _mm512_add_ps(s, _mm512_maskz_shuffle_f32x4(kAllLanes, s, s, 0x4e));
+    s = _mm512_add_ps(s, _mm512_maskz_shuffle_f32x4(kAllLanes, s, s, 0xb1));
+    _mm512_mask_storeu_ps(out, 0xf, s);
+  }
   static std::int32_t compress(std::uint32_t mask, Vec a, std::int32_t first, float* value,
                                std::int32_t* index) {
     const __mmask16 k = static_cast<__mmask16>(mask);
@@ -119,6 +132,15 @@ struct Vec<double> {
     const __m256d half = _mm256_add_pd(_mm256_load_pd(lane), _mm256_load_pd(lane + 4));
     const __m128d s = _mm_add_pd(_mm256_castpd256_pd128(half), _mm256_extractf128_pd(half, 1));
     return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+  }
+  static void sums(const Vec* a, double* out) {
+    for (int i = 0; i < 4; i += 2) {
+      __m512d s = _mm512_add_pd(_mm512_maskz_unpacklo_pd(kAllLanes, a[i].v, a[i + 1].v),
+                                _mm512_maskz_unpackhi_pd(kAllLanes, a[i].v, a[i + 1].v));
+      s = _mm512_add_pd(s, _mm512_maskz_shuffle_f64x2(kAllLanes, s, s, 0x4e));
+      s = _mm512_add_pd(s, _mm512_maskz_shuffle_f64x2(kAllLanes, s, s, 0xb1));
+      _mm512_mask_storeu_pd(out + i, 0x3, s);
+    }
   }
   static std::int32_t compress(std::uint32_t mask, Vec a, std::int32_t first, double* value,
                                std::int32_t* index) {

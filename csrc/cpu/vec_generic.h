@@ -99,6 +99,10 @@ struct Vec {
     for (int i = 1; i < kLanes; ++i) total += v[i];
     return total;
   }
+  // The sums of four vectors.
+  static void sums(const Vec* a, T* out) {
+    for (int i = 0; i < 4; ++i) out[i] = a[i].sum();
+  }
   // Writes the lanes of the mask one after the other, with their indices; returns their number.
   static std::int32_t compress(std::uint32_t mask, Vec a, std::int32_t first, T* value,
                                std::int32_t* index) {

@@ -19,6 +19,8 @@ class Problem_f32:
         matrices: tuple[int, ...],
         gram_per_layer: bool,
         weight_per_layer: bool,
+        layers: tuple[int, ...],
+        layer_strides: tuple[tuple[int, int, int], ...],
         rows: tuple[int, ...],
         linear_per_layer: bool,
         step: int,

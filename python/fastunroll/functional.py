@@ -369,10 +369,11 @@ def _gram_operands(
 ) -> tuple[Tensor | None, Tensor]:
     """Return c = b W, if its gradient is needed, and G = A^T W, if it is not given.
 
-    Else the kernels compute c, in the same way. Shapes (1 or K, B, n) and (1 or K, n, n).
+    Else the kernels compute c, in the same way, and its gradient where G is learned, too. Shapes
+    (1 or K, B, n) and (1 or K, n, n).
     """
     learns = autograd.needs_grad((b, dictionary, weight))
-    if gram is not None and not learns:
+    if gram is not None and (gram.requires_grad or not learns):
         return None, gram
     if torch.is_autocast_enabled(b.device.type):
         with torch.autocast(b.device.type, enabled=False):

@@ -23,7 +23,9 @@ enum class Status : int {
   bad_momentum = 3,   // a momentum that is not finite
   bad_rule = 4,       // a weight or bias of the step rule that is not finite
   out_of_memory = 5,
-  bad_shape = 6,  // a shape that is not finite or too small for its shrinkage
+  bad_shape = 6,   // a shape that is not finite or too small for its shrinkage
+  bad_gram = 7,    // a Gram matrix of some layer that is not finite
+  bad_weight = 8,  // a weight W of some layer that is not finite
 };
 
 // A matrix (rows, cols), or one per layer, in the kernels' layout: blocks of kBlockBytes columns,
@@ -34,6 +36,15 @@ struct PackedMatrix {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t layer_stride = 0;  // 0: the same matrix in every layer
+};
+
+// A matrix per layer of any strides; each tile packs the one that it needs.
+template <class T>
+struct LayerMatrices {
+  const T* data = nullptr;
+  std::int64_t layer_stride = 0;
+  std::int64_t row_stride = 0;
+  std::int64_t col_stride = 0;
 };
 
 // One number per layer, and per sample or per atom where the stride is not 0.
@@ -61,6 +72,10 @@ struct Problem {
   PackedMatrix<T> dictionary_t;  // A^T (n, m); factored form and objective
   PackedMatrix<T> weight;        // W (m, n); factored form, and Gram form with c = b W
   PackedMatrix<T> weight_t;      // W^T (n, m); backward, factored form
+
+  // In place of `gram` and `gram_t`, and of `weight` and `weight_t`, whose data are null then.
+  LayerMatrices<T> gram_layers;
+  LayerMatrices<T> weight_layers;
 
   const T* linear = nullptr;             // c (1 or K, B, n); Gram form; null: c = b W
   std::int64_t linear_layer_stride = 0;  // 0: the same c in every layer
@@ -90,7 +105,13 @@ struct Problem {
   bool with_objective = false;  // F(x) = 1/2 ||x A^T - b||^2 + objective_weight ||x||_1
   T objective_weight = 0;
 
-  bool factored() const { return gram.data == nullptr && gram_t.data == nullptr; }
+  bool factored() const {
+    return gram.data == nullptr && gram_t.data == nullptr && gram_layers.data == nullptr;
+  }
+  bool gram_per_layer() const { return gram.layer_stride != 0 || gram_layers.data != nullptr; }
+  bool weight_per_layer() const {
+    return weight.layer_stride != 0 || weight_layers.data != nullptr;
+  }
 };
 
 template <class T>
@@ -113,8 +134,8 @@ struct BackwardArguments {
 
   T* linear = nullptr;         // dc, shape of c
   T* gram = nullptr;           // dG (1 or K, n, n)
-  T* dictionary_t = nullptr;   // dA^T (n, m)
-  T* weight_t = nullptr;       // dW^T (1 or K, n, m)
+  T* dictionary = nullptr;     // dA (m, n)
+  T* weight = nullptr;         // dW (1 or K, m, n)
   T* measurements = nullptr;   // db (B, m)
   T* initial = nullptr;        // dx_0 (B, n)
   T* step = nullptr;           // shape of step
@@ -124,7 +145,7 @@ struct BackwardArguments {
   T* momentum = nullptr;       // (K)
   T* prox_shape = nullptr;     // (K)
   std::int64_t n_grams = 1;    // leading axis of dG
-  std::int64_t n_weights = 1;  // leading axis of dW^T; 0: W = A, so dW^T adds to dA^T
+  std::int64_t n_weights = 1;  // leading axis of dW; 0: W = A, so dW adds to dA
 };
 
 }  // namespace fastunroll

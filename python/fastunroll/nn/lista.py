@@ -25,6 +25,7 @@ from fastunroll.nn.prox_gradient import (
     one_or_all,
     repeated,
     stack,
+    threshold_scale,
 )
 from fastunroll.nn.support_selection import SupportSelection
 from fastunroll.ops.autograd import needs_grad
@@ -123,7 +124,8 @@ class LISTA(ProxGradientNetwork):
     def take_over(self, network: ALISTA) -> None:
         """Compute what a trained ALISTA of as many layers computes; for matrices of every layer.
 
-        W1_k = g_k W^T, W2_k = I - g_k W^T A, and the same th_k.
+        W1_k = g_k W^T, W2_k = I - g_k W^T A, and the same th_k. A hard threshold that takes over a
+        firm shrinkage drops all that this one would shrink.
 
         Raises
         ------
@@ -133,10 +135,11 @@ class LISTA(ProxGradientNetwork):
         if self.tied or self.shared_input:
             raise ValueError("network cannot be taken over by a LISTA whose layers share matrices")
         gram = self.dictionary.mT @ network.weight
+        scale = threshold_scale(self, network)
         for k, (step, threshold) in enumerate(zip(network.steps, network.thresholds, strict=True)):
             self.weights[k].copy_(step * network.weight)
             self.grams[k].copy_(step * gram)
-            self.thresholds[k].copy_(threshold)
+            self.thresholds[k].copy_(scale * threshold)
 
     def _weights(self, layers: range) -> Sequence[Tensor]:
         return (self.weight,) if self.shared_input else of_layers(self.weights, layers)

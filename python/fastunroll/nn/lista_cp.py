@@ -17,7 +17,12 @@ import torch
 from torch import Tensor
 
 from fastunroll.nn.alista import ALISTA
-from fastunroll.nn.prox_gradient import ProxGradientNetwork, of_layers, repeated
+from fastunroll.nn.prox_gradient import (
+    ProxGradientNetwork,
+    of_layers,
+    repeated,
+    threshold_scale,
+)
 
 
 class LISTACP(ProxGradientNetwork):
@@ -51,10 +56,14 @@ class LISTACP(ProxGradientNetwork):
 
     @torch.no_grad()
     def take_over(self, network: ALISTA) -> None:
-        """Compute what a trained ALISTA of as many layers computes: W_k = g_k W, the same th_k."""
+        """Compute what a trained ALISTA of as many layers computes: W_k = g_k W, the same th_k.
+
+        A hard threshold that takes over a firm shrinkage drops all that this one would shrink.
+        """
+        scale = threshold_scale(self, network)
         for k, (step, threshold) in enumerate(zip(network.steps, network.thresholds, strict=True)):
             self.weights[k].copy_(step * network.weight)
-            self.thresholds[k].copy_(threshold)
+            self.thresholds[k].copy_(scale * threshold)
 
     def _weights(self, layers: range) -> Sequence[Tensor]:
         return of_layers(self.weights, layers)

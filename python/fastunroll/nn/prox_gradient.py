@@ -199,6 +199,18 @@ def repeated(value: Tensor | float, n_layers: int, like: Tensor) -> nn.Parameter
     return nn.ParameterList(nn.Parameter(start.clone()) for _ in range(n_layers))
 
 
+def threshold_scale(network: ProxGradientNetwork, source: ProxGradientNetwork) -> float:
+    """Factor of the thresholds that a network takes over from another one.
+
+    It is 1, but where a hard threshold follows a firm shrinkage, which leaves entries above
+    ``prox_shape`` thresholds as they are.
+    """
+    if network.prox == "hard" and source.prox == "firm":
+        assert source.prox_shape is not None
+        return source.prox_shape
+    return 1.0
+
+
 def of_layers(parameters: nn.ParameterList, layers: range) -> list[Tensor]:
     """The parameters of some layers; to index the list itself takes twenty times as long."""
     found = list(parameters._parameters.values())

@@ -9,8 +9,9 @@ Sizes: ``batch`` B, ``n_measurements`` m, ``n_atoms`` n, ``n_layers`` K. One lay
 
 where the gradient is taken at ``p = y`` (Nesterov) or at ``p = x_k`` (heavy ball).
 
-Where G is given without c, it is a shortcut through the forward pass that carries no gradient: the
-gradients of A, W and b are those of the factored form.
+Where G is given without c, c = b W, and G is learned for itself if its gradient is wanted. Else it
+is a shortcut through the forward pass that carries no gradient: the gradients of A, W and b are
+those of the factored form.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class UnrolledArguments(NamedTuple):
         """
         through_matrices = any(needs[_DICTIONARY : _MEASUREMENTS + 1])
         if self.gram is not None and self.linear is None and through_matrices:
-            return self._replace(gram=None, packed=())
+            return self._replace(gram=self.gram if needs[_GRAM] else None, packed=())
         return self
 
     @property
@@ -90,6 +91,7 @@ class UnrolledArguments(NamedTuple):
         return matrix.shape[-1]
 
 
+_GRAM = UnrolledArguments._fields.index("gram")
 _DICTIONARY = UnrolledArguments._fields.index("dictionary")
 _MEASUREMENTS = UnrolledArguments._fields.index("measurements")
 

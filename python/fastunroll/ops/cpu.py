@@ -13,7 +13,10 @@ from fastunroll._native import Tape
 from fastunroll.ops import native
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
 from fastunroll.ops.pack import pack, pack_operands
-from fastunroll.ops.schema import library, zero_gradients
+from fastunroll.ops.schema import library
+
+_PACKED_BY_TILE = 1024
+"""Samples up to which each tile packs the matrices of its layers, which then stay in the cache."""
 
 
 def _threads(work: int) -> int:
@@ -28,6 +31,14 @@ def _parameter(value: Tensor | None) -> native.Parameter:
     if value is None:
         return native.Parameter()
     return native.parameter(value.data_ptr(), value.shape, value.stride())
+
+
+def _layers(matrices: Tensor | None, by_tile: bool) -> native.Parameter:
+    """Matrices of every layer that the kernels pack themselves."""
+    if matrices is None or len(matrices) == 1 or not by_tile:
+        return native.Parameter()
+    layer, row, column = matrices.stride()
+    return native.Parameter(matrices.data_ptr(), (layer, row, column))
 
 
 def _rows_contiguous(parameter: Tensor | None) -> Tensor | None:
@@ -45,8 +56,14 @@ class Bound:
     """A native problem together with the tensors that its pointers belong to."""
 
     def __init__(
-        self, a: UnrolledArguments, *, forward: bool = True, backward: bool = False
+        self,
+        a: UnrolledArguments,
+        *,
+        forward: bool = True,
+        backward: bool = False,
+        adjoint: bool = False,
     ) -> None:
+        by_tile = not a.packed and a.batch <= _PACKED_BY_TILE
         packed = a.packed or pack_operands(
             a.gram,
             a.dictionary,
@@ -55,6 +72,8 @@ class Bound:
             backward=backward,
             objective=a.with_objective,
             analysis=a.linear is None,
+            adjoint=adjoint,
+            untied=not by_tile,
         )
         rows = [_contiguous(t) for t in (a.linear, a.measurements, a.initial, a.previous)]
         layer = [_contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum, a.prox_shape)]
@@ -70,6 +89,7 @@ class Bound:
             tuple(map(_address, packed)),
             gram_per_layer=a.gram is not None and a.gram.shape[0] > 1,
             weight_per_layer=a.weight is not None and a.weight.shape[0] > 1,
+            layers=(_layers(a.gram, by_tile), _layers(a.weight, by_tile)),
             rows=tuple(map(_address, rows)),
             linear_per_layer=a.linear is not None and a.linear.shape[0] > 1,
             step=_parameter(step),
@@ -144,9 +164,9 @@ def run_unrolled_backward(
 ) -> tuple[Tensor, ...]:
     """Backward pass, from a tape or else by running forward again."""
     a = a.differentiated(needs)
-    # The kernels sum dA and dW by atom, so they write them transposed; dW of W = A joins dA.
-    targets = _transpose_matrices(zero_gradients(a, needs))
-    bound = Bound(a, forward=tape is None, backward=True)
+    targets = _gradients(a, needs)
+    adjoint = needs[UnrolledArguments._fields.index("measurements")]
+    bound = Bound(a, forward=tape is None, backward=True, adjoint=adjoint)
     incoming = [_contiguous(g) for g in grads]
     native.check(
         bound.problem.backward(
@@ -158,14 +178,17 @@ def run_unrolled_backward(
             _threads(bound.work),
         )
     )
-    return _transpose_matrices(targets)
+    return targets
 
 
-def _transpose_matrices(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The gradients with those of dictionary and weight transposed."""
+def _gradients(a: UnrolledArguments, needs: list[bool]) -> tuple[Tensor, ...]:
+    """Memory for the gradients: the kernels write those of matrices, and add to the others."""
+    new_empty, new_zeros = a.threshold.new_empty, a.threshold.new_zeros
     return tuple(
-        g.mT.contiguous() if name in ("dictionary", "weight") and g.numel() else g
-        for name, g in zip(UnrolledArguments._fields, gradients, strict=False)
+        (new_empty if name in ("gram", "dictionary", "weight") else new_zeros)(
+            t.shape if need and t is not None else (0,)
+        )
+        for name, t, need in zip(UnrolledArguments._fields, a.differentiable, needs, strict=False)
     )
 
 

@@ -23,11 +23,13 @@ _ERRORS: dict[int, tuple[type[Exception], str]] = {
     4: (ValueError, "step.weight and step.bias must be finite"),
     5: (MemoryError, "not enough memory for the working buffers of the recursion"),
     6: (ValueError, "prox_shape must be finite and greater than 1 (firm) or 2 (scad)"),
+    7: (ValueError, "gram, or the dictionary or weight that it is made of, contains NaN or Inf"),
+    8: (ValueError, "weight contains NaN or Inf"),
 }
 
 
 class Parameter(NamedTuple):
-    """Steps or thresholds (K, 1 or B, 1 or n): address, and strides that are 0 on shared axes."""
+    """An array of three axes: address, and strides that are 0 on shared axes."""
 
     address: int = 0
     strides: tuple[int, int, int] = (0, 0, 0)
@@ -46,6 +48,7 @@ def make_problem(
     *,
     gram_per_layer: bool,
     weight_per_layer: bool,
+    layers: tuple[Parameter, Parameter] = (Parameter(), Parameter()),
     step: Parameter,
     threshold: Parameter,
     layer: tuple[int, ...],
@@ -67,6 +70,7 @@ def make_problem(
         Bytes of a number: 4 or 8.
     sizes : (B, m, n, K)
     packed : addresses of G, G^T, A^T, W and W^T in the kernels' layout
+    layers : G and W of every layer where they are not packed; the kernels pack them, then
     layer : addresses of the rule's weight and bias, of the momentum and of the prox shape
     adaptive : addresses of the error scale and of the selection of adaptive layers, or zeros
     rows : addresses of c, b, x_0 and x_{-1}
@@ -77,6 +81,8 @@ def make_problem(
         packed,
         gram_per_layer,
         weight_per_layer,
+        tuple(matrices.address for matrices in layers),
+        tuple(matrices.strides for matrices in layers),
         rows,
         linear_per_layer,
         *step,

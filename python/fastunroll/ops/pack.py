@@ -48,7 +48,9 @@ def pack_operands(
     backward: bool = True,
     objective: bool = True,
     analysis: bool = False,
+    adjoint: bool = False,
     symmetric: bool = False,
+    untied: bool = True,
 ) -> PackedOperands:
     """Pack the matrices that the kernels read.
 
@@ -60,22 +62,26 @@ def pack_operands(
     forward, backward : whether layers are run, and differentiated
     objective : whether the objective is wanted, too
     analysis : whether W is wanted beside G, for c = b W
+    adjoint : whether its way back to b is wanted, too
     symmetric : whether G is its own transpose, so that one copy serves both passes
+    untied : whether those that every layer has for itself are packed, too
     """
     given = gram if gram is not None else dictionary
     assert given is not None
     none = given.new_empty(0)
     gram_p = gram_t = dictionary_t = weight_p = weight_t = none
-    if gram is not None:
+    if gram is not None and (untied or len(gram) == 1):
         if forward:
             gram_p = pack(gram, "gram, or the dictionary or weight that it is made of,")
         if backward:
             gram_t = gram_p if symmetric else pack(gram.mT)
     if dictionary is not None:
-        if gram is None or objective:
+        if gram is None or objective or (adjoint and weight is None):
             dictionary_t = pack(dictionary.mT, "dictionary")
+        if weight is not None and not untied and len(weight) > 1:
+            return PackedOperands(gram_p, gram_t, dictionary_t, none, none)
         if forward and (gram is None or analysis):
             weight_p = pack(dictionary if weight is None else weight, "weight")
-        if backward and gram is None:
+        if backward and (gram is None or (analysis and adjoint)):
             weight_t = dictionary_t if weight is None else pack(weight.mT)
     return PackedOperands(gram_p, gram_t, dictionary_t, weight_p, weight_t)

@@ -38,6 +38,9 @@ BUDGETS = {"quick": 150, "full": 3000}
 SCHEDULES = ("layerwise", "end-to-end", "deep-supervision")
 LOSSES = ("supervised", "lasso")
 
+_NEARLY_HARD = 1.5
+"""Shape of the firm shrinkage that stands in for the hard threshold."""
+
 _FLOOR = 1e-12
 """Added to squared errors, so that the logarithm of an exact result has a value and a slope."""
 
@@ -76,7 +79,8 @@ def train_recovery(
 
     LISTA-CP and LISTA with matrices of every layer contain ALISTA, which learns 2K numbers quickly:
     the layer-wise schedule trains one first, in half of the steps, hands it over, and trains all
-    layers of the network itself at once in the other half.
+    layers of the network itself at once in the other half. For LIHT, whose hard threshold cannot be
+    learned by its slope, that ALISTA has the firm shrinkage, which is nearly hard.
 
     For all others, it spends half of its steps on `fast_phases` and the other half on all layers at
     once. A network that learns single numbers only, such as ALISTA, is then trained with the
@@ -139,12 +143,13 @@ def train_recovery(
     training = problem.training
     started: TrainingResult | None = None
     if schedule == "layerwise" and isinstance(model, LISTA | LISTACP) and _contains_alista(model):
+        hard = model.prox == "hard"
         start = ALISTA(
             problem.dictionary,
             model.n_layers,
             lam=model.lam,
-            prox=model.prox,
-            prox_shape=model.prox_shape,
+            prox="firm" if hard else model.prox,
+            prox_shape=_NEARLY_HARD if hard else model.prox_shape,
             support_selection=model.support_selection,
         )
         started = train_recovery(
@@ -185,9 +190,9 @@ def train_recovery(
 
 
 def _contains_alista(model: LayeredNetwork) -> bool:
-    """Whether a network can take over an ALISTA, and learn thresholds like its."""
+    """Whether a network can take over an ALISTA."""
     shared = isinstance(model, LISTA) and (model.tied or model.shared_input)
-    return isinstance(model, LISTA | LISTACP) and not shared and model.prox != "hard"
+    return isinstance(model, LISTA | LISTACP) and not shared
 
 
 def _steps(budget: str | int) -> int:
