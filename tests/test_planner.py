@@ -46,19 +46,23 @@ def test_costs_are_counts() -> None:
     """By hand, for B = 3, m = 5, n = 8, K = 2 and density 1/2."""
     plan = planner.plan(3, (5, 8), 2, n_weights=2, learns_matrices=True, density=0.5)
     sparse, dense = 3 * 2 * 0.5, 3 * 2 / planner.DENSE_RATE
-    gram = sparse * 64 + 2 * 5 * 64 / planner.DENSE_RATE
+    linear = 3 * 2 * 40 / planner.DENSE_RATE
+    gram = sparse * 64 + linear + 2 * 5 * 64 / planner.DENSE_RATE
     backward = sparse * 5 * 40
     assert plan.costs["mixed"] == gram + backward
     assert plan.costs["factored"] == sparse * 40 + dense * 40 + backward
-    assert plan.costs["gram"] == gram + 2 * sparse * 64 + 2 * 2 * 5 * 64 / planner.DENSE_RATE
+    formed = 2 * 5 * 64 / planner.DENSE_RATE
+    assert plan.costs["gram"] == gram + 2 * sparse * 64 + 2 * formed + linear
 
 
 def test_prepared_dictionaries() -> None:
     assert planner.plan_prepared((250, 500)).form == "gram"
     assert planner.plan_prepared((10, 500)).form == "factored"
-    n_weights = planner.MAX_PREPARED_GRAM_ELEMENTS // 500**2
-    assert planner.plan_prepared((250, 500), n_weights).form == "gram"
-    assert planner.plan_prepared((250, 500), n_weights + 1).form == "factored"
+    # With a W for every layer, c = b W costs as much as the dense product of the factored form.
+    assert planner.plan_prepared((250, 500), 16).form == "factored"
+    n_weights = planner.MAX_PREPARED_GRAM_ELEMENTS // 250**2
+    assert planner.plan_prepared((500, 250), n_weights).form == "gram"
+    assert planner.plan_prepared((500, 250), n_weights + 1).form == "factored"
 
 
 def test_text() -> None:

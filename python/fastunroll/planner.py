@@ -5,10 +5,13 @@ Per sample and layer, with codes of density d, the forward pass costs
     Gram       d n^2                  a sparse product
     factored   d m n  +  m n / r      a sparse product with A^T, a dense one with W
 
-where a dense product runs r times as fast per multiply-add as one of lists. Every Gram matrix that
-must be formed costs m n^2 / r. When A or W learn, the backward pass adds
+where a dense product runs r times as fast per multiply-add as one of lists. The Gram form also
+needs c = b W, m n / r for a sample and each W: as much as the dense product of the factored form
+where every layer has its own W. Every Gram matrix that must be formed costs m n^2 / r. When A or W
+learn, the backward pass adds
 
-    Gram       2 d n^2                the adjoint product and dG; and 2 m n^2 / r per Gram matrix
+    Gram       2 d n^2                the adjoint product and dG; 2 m n^2 / r per Gram matrix and,
+                                      for dW from dc, m n / r for each W
     factored   5 d m n                residual, two adjoint products, and a sum each for A and W
 
 The mixed form is Gram forward and factored backward. Whether a single product takes the lists or
@@ -75,14 +78,15 @@ def plan(
     applications = batch * n_layers
     sparse = applications * density
     forming = n_weights * m * n * n / DENSE_RATE
-    gram = sparse * n * n + forming
+    linear = batch * n_weights * m * n / DENSE_RATE
+    gram = sparse * n * n + linear + forming
     factored = applications * m * n * (density + 1 / DENSE_RATE)
     if not learns_matrices:
         costs = {"gram": gram, "factored": factored}
     else:
         factored_backward = sparse * 5 * m * n
         costs = {
-            "gram": gram + sparse * 2 * n * n + 2 * forming,
+            "gram": gram + sparse * 2 * n * n + 2 * forming + linear,
             "factored": factored + factored_backward,
             "mixed": gram + factored_backward,
         }
@@ -102,11 +106,11 @@ def plan_prepared(shape: Sequence[int], n_weights: int = 1) -> Plan:
     Returns
     -------
     Plan
-        With the costs of one sample and layer.
+        With the costs of one sample and layer, where c = b W of tied weights counts for nothing.
     """
     m, n = shape
     costs = {
-        "gram": TYPICAL_DENSITY * n * n,
+        "gram": TYPICAL_DENSITY * n * n + (m * n / DENSE_RATE if n_weights > 1 else 0),
         "factored": m * n * (TYPICAL_DENSITY + 1 / DENSE_RATE),
     }
     if n_weights * n * n > MAX_PREPARED_GRAM_ELEMENTS:
