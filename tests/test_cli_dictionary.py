@@ -156,6 +156,44 @@ class TestLearnDictionary:
         torch.testing.assert_close(learned[2], learned[0])
 
 
+class TestLearnFilters:
+    SHORT = ("--filters", 6, "--size", 5, "--stride", 2, "--crop", 17, "--layers", 3)
+
+    def test_learns_to_remove_noise(self, tmp_path, folder):
+        output = tmp_path / "run"
+        arguments = [folder, "-o", output, *self.SHORT, "--steps", 100]
+        assert "100 steps" in succeeds("learn-filters", *arguments)
+        model = load_model(output / "model.safetensors")
+        assert isinstance(model, ConvolutionalPUDLE)
+        assert model.filters.shape == (6, 1, 5, 5)
+        found = losses(output)
+        assert len(found) == 3
+        assert found[-1] < 0.8 * found[0]
+        with Image.open(output / "atoms.png") as picture:
+            assert picture.width > 500
+        denoised = tmp_path / "out.png"
+        succeeds("denoise", folder / "a.png", "-m", output / "model.safetensors", "-o", denoised)
+        assert read_image(denoised).shape == (40, 48)
+
+    def test_resume_after_an_interrupt_is_exact(self, tmp_path, folder, monkeypatch):
+        whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+        short = [*self.SHORT, "--steps", 6]
+        succeeds("learn-filters", folder, "-o", whole, *short)
+        with monkeypatch.context() as patch:
+            at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+            assert run("learn-filters", folder, "-o", stopped, *short).exit_code == 130
+        succeeds("learn-filters", folder, "-o", stopped, *short)
+        assert torch.equal(dictionary_of(stopped), dictionary_of(whole))
+
+    def test_bad_crops(self, tmp_path, folder):
+        short = [*self.SHORT[:-4], "--layers", 3]
+        message = fails(1, "learn-filters", folder, "-o", tmp_path / "r", *short, "--crop", 18)
+        assert "crop must have 5 + 2 i pixels along an axis" in message
+        message = fails(1, "learn-filters", folder, "-o", tmp_path / "r", *short, "--crop", 99)
+        assert "at least one of 99 x 99 pixels" in message
+        assert not (tmp_path / "r").exists()
+
+
 class TestBadSource:
     def test_constant_images(self, tmp_path):
         (tmp_path / "images").mkdir()

@@ -11,6 +11,7 @@ from fastunroll.cli.apply import denoise, encode
 from fastunroll.cli.bench import bench
 from fastunroll.cli.common import Application
 from fastunroll.cli.dictionary import learn_dictionary
+from fastunroll.cli.filters import learn_filters
 from fastunroll.cli.info import info
 from fastunroll.cli.networks import evaluate, train
 from fastunroll.cli.reproduction import demo, reproduce
@@ -20,6 +21,7 @@ COMMANDS = (
     demo,
     train,
     learn_dictionary,
+    learn_filters,
     evaluate,
     encode,
     denoise,

@@ -14,8 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastunroll.cli.arrays import check_suffix, read_rows
-from fastunroll.cli.common import Seed, keep_settings, on_interrupt, print_table
-from fastunroll.cli.recovery import one_of
+from fastunroll.cli.common import Seed, keep_settings, on_interrupt, one_of, print_table
 from fastunroll.data import folder_patches, remove_mean
 from fastunroll.data.seeds import stream_seed
 from fastunroll.dictionary import PUDLE, ArraySource, initial_dictionary
@@ -96,7 +95,7 @@ def learn_dictionary(
     ```
     """
     settings = {name: value for name, value in context.params.items() if name != "output"}
-    with process_group() as device, _keeping(output):
+    with process_group() as device, keeping(output):
         generator = torch.Generator().manual_seed(stream_seed(seed, "validation"))
         samples = _samples(source, patch_size, patches, generator)
         data = ArraySource(samples, batch_size, transform=lambda batch: batch.to(device))
@@ -128,7 +127,7 @@ def learn_dictionary(
         )
         if first:
             title = f"{result.n_steps} steps in {result.seconds:.0f} s, {len(data)} samples"
-            _write(model, watched, output, title)
+            write_dictionary(model, watched, output, title)
 
 
 def _samples(
@@ -144,13 +143,18 @@ def _samples(
     return patches
 
 
-def _write(model: PUDLE, watched: Tensor, output: Path, title: str) -> None:
-    """Write model and picture, and print how the dictionary does on some samples."""
+def write_dictionary(
+    model: PUDLE, watched: Tensor, output: Path, title: str, target: Tensor | None = None
+) -> None:
+    """Write model and picture, and print how the dictionary does on some samples.
+
+    ``target`` is what the samples are to be decoded to, see `PUDLE.loss`.
+    """
     path = output / "model.safetensors"
     save_model(model, path)
     with torch.inference_mode():
-        codes = model.eval()(watched)
-        loss = float(model.loss(watched))
+        codes = model.eval()(watched).movedim(1, -1).flatten(0, -2)
+        loss = float(model.loss(watched, target))
     pixels = mosaic(model.dictionary, usage_of(codes))
     picture = Image.fromarray(pixels)
     scale = max(1, _LONGEST_SIDE // max(picture.size))
@@ -166,7 +170,7 @@ def _write(model: PUDLE, watched: Tensor, output: Path, title: str) -> None:
 
 
 @contextmanager
-def _keeping(output: Path) -> Iterator[None]:
+def keeping(output: Path) -> Iterator[None]:
     """Say what is kept when the user interrupts the ``with`` block, or a file fails."""
     with on_interrupt(f"{output} keeps all so far; the same command goes on from there"):
         try:

@@ -12,7 +12,7 @@ from rich.console import Console
 from fastunroll.cli.common import FAILED, Images, Seed, on_interrupt
 
 _OUTPUT = Path("fastunroll-reproduction")
-_LISTA_RESULTS = Path("docs/results/lista")
+_RESULTS = Path("docs/results")
 
 
 class Experiment(str, Enum):
@@ -21,6 +21,7 @@ class Experiment(str, Enum):
     lpg_net = "lpg-net"
     guarantees = "guarantees"
     lista = "lista"
+    pudle = "pudle"
 
 
 class Budget(str, Enum):
@@ -61,8 +62,8 @@ def reproduce(
         bool,
         typer.Option(
             "--check",
-            help="Only compare results with their document (guarantees) or targets (lista; by "
-            "default those in docs/results/lista).",
+            help="Only compare results with their document (guarantees) or targets (lista, pudle; "
+            "by default those in docs/results).",
         ),
     ] = False,
     models: Annotated[
@@ -76,12 +77,19 @@ def reproduce(
     fastunroll reproduce lpg-net --budget demo --output quick
     fastunroll reproduce guarantees --budget quick
     fastunroll reproduce lista --budget quick
+    fastunroll reproduce pudle --budget quick --data photographs
     ```
     """
     if models and (check or experiment is not Experiment.lista):
         raise ValueError("--models needs lista, and no --check")
+    if check and experiment in (Experiment.lista, Experiment.pudle):
+        _check_targets(_RESULTS / experiment.value if output == _OUTPUT else output)
+        return
     if experiment is Experiment.lista:
-        _check_lista(output) if check else _lista(output, budget, seed, models)
+        _lista(output, budget, seed, models)
+        return
+    if experiment is Experiment.pudle:
+        _pudle(output, budget, data, seed)
         return
     if experiment is Experiment.guarantees:
         _guarantees(output, budget, seed, check)
@@ -129,11 +137,20 @@ def _lista(output: Path, budget: Budget, seed: int, models: str) -> None:
     typer.echo(f"report: {output / lista.DOCUMENT}")
 
 
-def _check_lista(output: Path) -> None:
-    """Compare results with their targets, line by line."""
-    from fastunroll.experiments import lista
+def _pudle(output: Path, budget: Budget, data: Path | None, seed: int) -> None:
+    """Run the experiments with PUDLE."""
+    from fastunroll.experiments import pudle
 
-    outcomes = lista.check(_LISTA_RESULTS if output == _OUTPUT else output)
+    with on_interrupt(f"{output} keeps all so far; the same command goes on from there"):
+        pudle.run(output, budget=budget.value, seed=seed, data=data)
+    typer.echo(f"report: {output / pudle.DOCUMENT}")
+
+
+def _check_targets(folder: Path) -> None:
+    """Compare results with their targets, line by line."""
+    from fastunroll.experiments.lista.targets import check
+
+    outcomes = check(folder)
     for outcome in outcomes:
         typer.echo(outcome.line)
     missed = sum(not outcome.met for outcome in outcomes)

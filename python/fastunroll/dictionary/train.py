@@ -66,6 +66,7 @@ def train_dictionary(
     validate: Callable[[PUDLE], float] | None = None,
     validation_name: str = "validation",
     validate_every: int = 100,
+    keep_last: bool = False,
     seed: int = 0,
     directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -90,6 +91,8 @@ def train_dictionary(
         are in the model by default.
     validate, validation_name, validate_every, seed, directory, checkpoint_seconds, progress
         See `fastunroll.training.Trainer`. With ``validate`` the best dictionary is kept.
+    keep_last : bool
+        Keep the last one all the same.
     resume : bool
         Go on from the checkpoint in ``directory``; start anew if there is none. The result is that
         of a training that was never stopped, bit for bit.
@@ -128,6 +131,7 @@ def train_dictionary(
         learning_rate=learning_rate,
         decay=learning_rate_decay,
         epsilon=epsilon,
+        keep_last=keep_last,
     )
     trainer = Trainer(
         model,

@@ -74,6 +74,7 @@ def machine_facts() -> dict[str, str]:
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": _processor(),
         "cores": str(os.cpu_count()),
+        "memory": _memory(),
         "torch threads": str(build["threads"]),
         "instruction set": str(build["isa"]),
         "system": platform.platform(terse=True),
@@ -81,6 +82,15 @@ def machine_facts() -> dict[str, str]:
         "fastunroll": fastunroll.__version__,
         **{name: version(name) for name in _PACKAGES},
     }
+
+
+def _memory() -> str:
+    """Memory of the machine, as far as the system tells it."""
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return "unknown"
+    return f"{size / 2**30:.0f} GiB"
 
 
 def _processor() -> str:
