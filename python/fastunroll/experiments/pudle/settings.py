@@ -71,8 +71,8 @@ class DenoisingSettings:
     n_layers: int = 15
     step: float = 0.1
     crop: int = 129
-    lams: tuple[float, ...] = (0.08, 0.12, 0.16, 0.2)
-    thresholds: tuple[float, ...] = (0.02, 0.05, 0.08, 0.1)
+    lams: tuple[float, ...] = (0.08, 0.12)
+    thresholds: tuple[float, ...] = (0.02,)
     batch_size: int = 1
     n_steps: int = 3000
     learning_rate: float = 3e-3
@@ -102,7 +102,8 @@ class CSCNetSettings:
     """Training images kept for the curve of the training."""
     held_out_side: int = 128
     validate_every: int = 1000
-    n_images: int | None = None
+    n_images: int | None = 24
+    """Whole test images that are denoised; all if None."""
 
 
 @dataclass(frozen=True)
