@@ -105,16 +105,20 @@ struct PackProblem {
 template <class T>
 Error pack(const PackProblem<T>& problem, void* target, Stream stream);
 
-// What the backward pass reads of the forward pass. The forward pass writes it where it is given
-// one; else the backward pass makes its own, chunk by chunk, in its workspace.
+// What the backward pass reads of the forward pass, as rows of `trace_row` elements. The forward
+// pass writes it where it is given one; else the backward pass makes its own, chunk by chunk, in
+// its workspace. In the shapes below n and m stand for the lengths of these rows.
 template <class T>
 struct Trace {
   T* codes = nullptr;       // x_1 .. x_K (K, B, n)
+  T* points = nullptr;      // y (K, B, n), with momentum unless with heavy ball
   T* directions = nullptr;  // v (K, B, n); the backward pass leaves the gradients of v here
   T* residuals = nullptr;   // r (K, B, m), factored form
   T* norms = nullptr;       // ||v|| (K, B), with a rule
   T* ranks = nullptr;       // |u| from which on entries skip the shrinkage (K, B), with bypass
 };
+
+constexpr std::int64_t trace_row(std::int64_t length) { return (length + 3) / 4 * 4; }
 
 enum class Path : int {
   none = 0,     // the sizes do not fit: compose the pass of products and of `layer_forward`
@@ -125,22 +129,23 @@ enum class Path : int {
 // How a pass runs; a function of the problem's sizes, of which pointers are null and of the device.
 struct Plan {
   Path path = Path::none;
-  int samples = 0;                 // of one tile
-  int grid = 0;                    // blocks
-  int shared_bytes = 0;            // of one block
-  std::int64_t chunk = 0;          // backward: samples that go through the workspace at a time
-  std::size_t workspace = 0;       // backward: bytes, aligned to 256
-  std::size_t trace_elements = 0;  // elements of T of the trace of one sample, over all layers
+  int samples = 0;            // of one tile
+  int grid = 0;               // blocks
+  int cluster = 1;            // blocks of one cluster
+  int shared_bytes = 0;       // of one block
+  std::int64_t chunk = 0;     // backward: samples that go through the workspace at a time
+  std::size_t workspace = 0;  // bytes that the call needs, aligned to 256; can be 0
 };
 
-// Outputs: codes, and where not null iterates x_0 .. x_K (K + 1, B, n).
+// Outputs: codes, and where not null iterates x_0 .. x_K (K + 1, B, n); the others are not used.
 template <class T>
 Plan plan_forward(const Network<T>& network, const Device& device, bool with_trace);
 
-// The trace may be null. Results do not depend on the batch that a sample is in, on one device.
+// The trace may be null. With one path and precision a sample's result does not depend on its
+// batch, bit for bit.
 template <class T>
 Error forward(const Network<T>& network, const ForwardOutputs<T>& out, const Trace<T>* trace,
-              const Plan& plan, Stream stream);
+              const Plan& plan, void* workspace, Stream stream);
 
 // Plans with at most `budget` bytes of workspace where that is possible: a small one means more
 // and smaller chunks. `has_trace`: the forward pass has left a trace of the whole batch.
