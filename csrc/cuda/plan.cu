@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which kernel takes a problem, in what tiles. Pure functions of sizes, and the device's numbers.
+#include <algorithm>
+
+#include "cuda/cluster.h"
+#include "cuda/forward.h"
+#include "cuda/tile.h"
+
+namespace fastunroll::cuda {
+namespace {
+
+constexpr std::size_t kAlignment = 256;
+
+std::size_t aligned(std::int64_t bytes) {
+  return (static_cast<std::size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Samples of a tile, or 0 where none fits. A tile costs its arithmetic, which grows with its
+// samples, and the stream of the matrices, which 16 samples' arithmetic hides at best; tiles run
+// in waves of one per multiprocessor.
+template <class T>
+int tile_samples(const Network<T>& net, const Device& device, bool bf16) {
+  int best = 0;
+  std::int64_t least = 0;
+  for (const int samples : {16, 32, 64}) {
+    if (samples * static_cast<int>(sizeof(T)) > 256) continue;
+    const int bytes =
+        tile_bytes<T>(samples, net.n_atoms, net.n_measurements, net.factored(), bf16);
+    if (bytes > device.shared_bytes) continue;
+    const std::int64_t waves = ceil_div(ceil_div(net.batch, samples), device.multiprocessors);
+    const std::int64_t cost = waves * (samples + 16);
+    if (best == 0 || cost < least) {
+      best = samples;
+      least = cost;
+    }
+  }
+  // Tiles that only 16 samples fit in are bound by L2: many of them take longer than products that
+  // cuBLAS makes layer by layer.
+  const bool crowded = net.batch > 32 * static_cast<std::int64_t>(device.multiprocessors);
+  return best == 16 && crowded ? 0 : best;
+}
+
+template <class T>
+Plan tile_plan(const Network<T>& net, const Device& device, bool bf16) {
+  Plan plan;
+  plan.samples = tile_samples(net, device, bf16);
+  if (plan.samples == 0) return plan;
+  plan.path = Path::tile;
+  plan.shared_bytes =
+      tile_bytes<T>(plan.samples, net.n_atoms, net.n_measurements, net.factored(), bf16);
+  plan.grid = static_cast<int>(
+      std::min<std::int64_t>(ceil_div(net.batch, plan.samples), device.multiprocessors));
+  return plan;
+}
+
+}  // namespace
+
+template <class T>
+Plan plan_forward(const Network<T>& net, const Device& device, bool with_trace) {
+  if (sizeof(T) == 4 && !with_trace) {
+    const Plan plan = cluster_plan(net, device);
+    if (plan.path == Path::cluster) return plan;
+  }
+  Plan plan = tile_plan(net, device, net.precision == Precision::mixed && net.factored());
+  if (plan.path == Path::none || !deferred(net)) return plan;
+  const std::int64_t slots = net.momentum != nullptr ? 3 : 1;
+  plan.workspace = aligned(slots * plan.grid * plan.samples * trace_row(net.n_atoms) *
+                           static_cast<std::int64_t>(sizeof(T)));
+  return plan;
+}
+
+template Plan plan_forward<float>(const Network<float>&, const Device&, bool);
+template Plan plan_forward<double>(const Network<double>&, const Device&, bool);
+
+}  // namespace fastunroll::cuda
