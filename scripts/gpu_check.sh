@@ -39,6 +39,7 @@ out=$(realpath "$out")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONPATH=$work/site PYTHONUNBUFFERED=1
+export FASTUNROLL_GPU_CHECK=1 # no test is skipped for want of a GPU or of the kernels
 failed=
 rows=()
 

@@ -243,6 +243,7 @@ void bind_shrink(py::module_& m) {
 
 PYBIND11_MODULE(FASTUNROLL_CUDA_MODULE, m, py::mod_gil_not_used()) {
   py::class_<cuda::Device>(m, "Device", py::module_local())
+      .def(py::init<int, int, int, int, int>())
       .def_readonly("multiprocessors", &cuda::Device::multiprocessors)
       .def_readonly("shared_bytes", &cuda::Device::shared_bytes)
       .def_readonly("cluster_blocks", &cuda::Device::cluster_blocks)

@@ -13,6 +13,16 @@ class Device:
     major: int
     minor: int
 
+    def __init__(
+        self,
+        multiprocessors: int,
+        shared_bytes: int,
+        cluster_blocks: int,
+        major: int,
+        minor: int,
+        /,
+    ) -> None: ...
+
 class Plan:
     path: int
     samples: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fastunroll._checks import check_choice
+from fastunroll._scalars import check_choice
 
 BACKENDS = ("auto", "reference")
 PRECISIONS = ("auto", "float32", "tf32", "mixed")

@@ -93,7 +93,9 @@ def prepare(
         if not bool(torch.isfinite(weight).all()):
             raise ValueError("weight contains NaN or Inf")
     if check_choice("form", form, FORMS) == "auto":
-        form = planner.plan_prepared(dictionary.shape, 1 if weight is None else len(weight)).form
+        n_weights = 1 if weight is None else len(weight)
+        device = dictionary.device.type
+        form = planner.plan_prepared(dictionary.shape, n_weights, device=device).form
     native = dictionary.device.type == "cpu"
     with torch.no_grad():
         gram = None
