@@ -138,6 +138,10 @@ inline Error message(cudaError_t error) {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
+inline Error clear_memory(void* data, std::size_t bytes, Stream stream) {
+  return message(cudaMemsetAsync(data, 0, bytes, static_cast<cudaStream_t>(stream)));
+}
+
 template <class... Args>
 Error launch(void (*kernel)(Args...), const LaunchShape& shape, Stream stream,
              const Args&... args) {

@@ -21,6 +21,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __grid_constant__
 
@@ -263,6 +264,11 @@ inline void mma_bf16(float (&c)[4], const std::uint32_t (&a)[4], const std::uint
                      int line = __builtin_LINE()) {
   emulate::Fragments mine{c, a, b};
   emulate::meet(emulate::Meeting::warp, line, &mine, emulate::mma<2>);
+}
+
+inline Error clear_memory(void* data, std::size_t bytes, Stream) {
+  if (bytes > 0) std::memset(data, 0, bytes);
+  return nullptr;
 }
 
 template <class... Args>

@@ -19,7 +19,7 @@ struct ForwardArguments {
 template <class T>
 FASTUNROLL_HD bool deferred(const Network<T>& net) {
   return !net.factored() || net.rule_weight != nullptr || net.bypass != nullptr ||
-         net.momentum != nullptr;
+         net.momentum != nullptr || net.prox >= Prox::smooth;
 }
 
 // Runs the kernel over tiles with a plan's samples per tile.

@@ -4,7 +4,7 @@
 //
 // Where a layer needs no more of v than one atom at a time and the product does not read x, a
 // warp's registers go straight through the shrinkage into x. Else (Gram form, step rule, support
-// selection, momentum) v goes to a scratch in device memory, which L2 holds, and a pass over rows
+// selection, momentum, curved shrinkage) v goes to a scratch in device memory, which L2 holds, and a pass over rows
 // follows: 4 n bytes per sample and layer each way.
 #pragma once
 
@@ -105,6 +105,7 @@ class ForwardTile {
   }
 
   __device__ __forceinline__ void end() const {
+    if (a_.codes == nullptr) return;
     for_each_atom([&](int s, int i) {
       if (s >= count_ || i >= n_) return;
       a_.codes[(first_ + s) * n_ + i] =
@@ -171,7 +172,7 @@ class ForwardTile {
       const T v[2] = {first, second};
       for (int c = 0; c < 2; ++c) {
         if (s >= count_ || i + c >= n_) continue;
-        x.v[c] = row.next(i + c, x.v[c], v[c]);
+        x.v[c] = row.next_straight(i + c, x.v[c], v[c]);
         keep(k, (first_ + s) * row_n_ + i + c, x.v[c]);
         if (a_.trace.directions != nullptr) direction(k, s)[i + c] = v[c];
       }

@@ -2,6 +2,7 @@
 // Which kernel takes a problem, in what tiles. Pure functions of sizes, and the device's numbers.
 #include <algorithm>
 
+#include "cuda/backward.h"
 #include "cuda/cluster.h"
 #include "cuda/forward.h"
 #include "cuda/tile.h"
@@ -71,7 +72,33 @@ Plan plan_forward(const Network<T>& net, const Device& device, bool with_trace) 
   return plan;
 }
 
-template Plan plan_forward<float>(const Network<float>&, const Device&, bool);
-template Plan plan_forward<double>(const Network<double>&, const Device&, bool);
+template <class T>
+Plan plan_backward(const Network<T>& net, const BackwardArguments<T>& args, const Device& device,
+                   bool has_trace, std::size_t budget) {
+  // The rows for bfloat16 are the longer ones, so the forward pass of a chunk fits as well.
+  Plan plan = tile_plan(net, device, net.precision == Precision::mixed && net.factored());
+  if (plan.path == Path::none) return plan;
+  plan.chunk = net.batch;
+  if (!has_trace) {
+    const std::size_t fixed = backward_workspace(net, args, plan, has_trace, 0);
+    const std::size_t tile = backward_workspace(net, args, plan, has_trace, plan.samples) - fixed;
+    const auto tiles = static_cast<std::int64_t>(budget > fixed ? (budget - fixed) / tile : 0);
+    const std::int64_t chunk = std::max<std::int64_t>(tiles, 1) * plan.samples;
+    // Chunks of the same size, in whole tiles.
+    const std::int64_t chunks = ceil_div(net.batch, chunk);
+    plan.chunk = std::min(net.batch, static_cast<std::int64_t>(round_up(
+                                         ceil_div(net.batch, chunks), plan.samples)));
+  }
+  plan.workspace = backward_workspace(net, args, plan, has_trace, plan.chunk);
+  return plan;
+}
+
+#define INSTANTIATE(T)                                                                          \
+  template Plan plan_forward<T>(const Network<T>&, const Device&, bool);                        \
+  template Plan plan_backward<T>(const Network<T>&, const BackwardArguments<T>&, const Device&, \
+                                 bool, std::size_t);
+INSTANTIATE(float)
+INSTANTIATE(double)
+#undef INSTANTIATE
 
 }  // namespace fastunroll::cuda

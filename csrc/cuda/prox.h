@@ -42,40 +42,55 @@ FASTUNROLL_HD T shrink_size(T u, Prox prox) {
   return prox == Prox::nonnegative ? u : std::fabs(u);
 }
 
-// prox(u; threshold, shape); with `kept` an entry above the threshold is left as it is.
+// Out of line: rare, and long.
 template <class T>
-FASTUNROLL_HD T prox_value(T u, T threshold, Prox prox, T shape, bool kept) {
+__device__ __noinline__ T curved_value(T u, T threshold, Prox prox, T shape) {
   using V = Lane<T>;
-  if (prox == Prox::smooth) {
-    return std::copysign(math::smooth_value(V{std::fabs(u)}, V{threshold}).v, u);
-  }
-  if (shrink_size(u, prox) <= threshold) return T(0);
-  if (kept) return u;
-  if (prox == Prox::firm || prox == Prox::scad) {
-    const auto folded = math::Folded<V>::make(prox, shape);
-    return std::copysign(folded.value(V{std::fabs(u)}, V{threshold}).v, u);
-  }
-  return math::shrink(u, threshold, prox);
+  const V size{std::fabs(u)};
+  if (prox == Prox::smooth) return std::copysign(math::smooth_value(size, V{threshold}).v, u);
+  if (size.v <= threshold) return T(0);
+  return std::copysign(math::Folded<V>::make(prox, shape).value(size, V{threshold}).v, u);
 }
 
-// Derivatives of prox_value with respect to u, the threshold and the shape.
 template <class T>
-FASTUNROLL_HD math::Slopes<T> prox_slopes(T u, T threshold, Prox prox, T shape, bool kept) {
+__device__ __noinline__ math::Slopes<T> curved_slopes(T u, T threshold, Prox prox, T shape) {
   using V = Lane<T>;
-  const T sign = std::copysign(T(1), u);
-  const T size = std::fabs(u);
+  const V size{std::fabs(u)};
+  math::Slopes<V> slopes{{T(0)}, {T(0)}, {T(0)}};
   if (prox == Prox::smooth) {
-    const auto slopes = math::smooth_slopes(V{size}, V{threshold});
-    return {slopes.size.v, sign * slopes.threshold.v, T(0)};
-  }
-  if (shrink_size(u, prox) <= threshold) return {T(0), T(0), T(0)};
-  if (kept) return {T(1), T(0), T(0)};
-  if (prox == Prox::firm || prox == Prox::scad) {
+    slopes = math::smooth_slopes(size, V{threshold});
+  } else if (!(size.v <= threshold)) {
     const auto folded = math::Folded<V>::make(prox, shape);
-    const auto slopes = folded.slopes(folded.value(V{size}, V{threshold}), V{threshold});
-    return {slopes.size.v, sign * slopes.threshold.v, sign * slopes.shape.v};
+    slopes = folded.slopes(folded.value(size, V{threshold}), V{threshold});
   }
-  return {T(1), math::shrink_threshold_derivative(u, prox), T(0)};
+  const T sign = std::copysign(T(1), u);
+  return {slopes.size.v, sign * slopes.threshold.v, sign * slopes.shape.v};
+}
+
+// Whether the shrinkage has other slopes than 0 and 1.
+FASTUNROLL_HD constexpr bool curved(Prox prox) { return prox >= Prox::smooth; }
+
+// prox(u; threshold) for those that are not; with `kept` what exceeds the threshold stays as it is.
+template <class T>
+__device__ __forceinline__ T straight_value(T u, T threshold, Prox prox, bool kept) {
+  if (shrink_size(u, prox) <= threshold) return T(0);
+  return kept ? u : math::shrink(u, threshold, prox);
+}
+
+// prox(u; threshold, shape) for all.
+template <class T>
+__device__ __forceinline__ T prox_value(T u, T threshold, Prox prox, T shape, bool kept) {
+  return curved(prox) ? curved_value(u, threshold, prox, shape)
+                      : straight_value(u, threshold, prox, kept);
+}
+
+// Its derivatives with respect to u, the threshold and the shape.
+template <class T>
+__device__ __forceinline__ math::Slopes<T> prox_slopes(T u, T threshold, Prox prox, T shape,
+                                                       bool kept) {
+  if (curved(prox)) return curved_slopes(u, threshold, prox, shape);
+  if (shrink_size(u, prox) <= threshold) return {T(0), T(0), T(0)};
+  return {T(1), kept ? T(0) : math::shrink_threshold_derivative(u, prox), T(0)};
 }
 
 }  // namespace fastunroll::cuda

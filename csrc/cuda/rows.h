@@ -60,6 +60,10 @@ struct Row {
     const T u = update(i, y, v);
     return prox_value(u, threshold(i), net.prox, shape(), kept(u));
   }
+  // The same where no entry skips the shrinkage and it is not curved.
+  __device__ __forceinline__ T next_straight(std::int64_t i, T y, T v) const {
+    return straight_value(update(i, y, v), threshold(i), net.prox, false);
+  }
   __device__ __forceinline__ void set_norm(T value) {
     norm = value;
     rule = rule_step(net, layer, norm);

@@ -42,11 +42,11 @@ __device__ __forceinline__ Wide<E> element(const Arguments<E>& a, Wide<E> u, Wid
   return slopes.size == 0 ? Wide<E>(0) : grad * slopes.size;
 }
 
-// Elements [first, first + count), count <= kVector, of one row unless the threshold is shared.
+// Elements [first, first + kVector), of one row unless the threshold is shared.
 template <class E, int kVector, bool kBackward>
 __device__ __forceinline__ Wide<E> pack(const Arguments<E>& a, const Pack<E, kVector>& u,
                                         const Pack<E, kVector>& grad, std::int64_t first,
-                                        int count, Pack<E, kVector>* out) {
+                                        Pack<E, kVector>* out) {
   std::int64_t at = 0;
   if (a.row_stride != 0 || a.col_stride != 0) {
     at = first / a.cols * a.row_stride + first % a.cols * a.col_stride;
@@ -54,7 +54,6 @@ __device__ __forceinline__ Wide<E> pack(const Arguments<E>& a, const Pack<E, kVe
   Wide<E> sum = 0;
 #pragma unroll
   for (int i = 0; i < kVector; ++i) {
-    if (i >= count) break;
     Wide<E> term = 0;
     const Wide<E> threshold = widen(a.threshold[at + i * a.col_stride]);
     out->v[i] = narrow<E>(
@@ -70,38 +69,35 @@ template <class E, int kVector, bool kBackward>
 __global__ void __launch_bounds__(kThreads) flat_kernel(const Arguments<E> a) {
   using P = Pack<E, kVector>;
   const std::int64_t total = a.rows * a.cols;
-  const std::int64_t stride = static_cast<std::int64_t>(block_count()) * kThreads * kVector;
-  const std::int64_t start =
-      (static_cast<std::int64_t>(block_index()) * kThreads + thread_index()) * kVector;
+  const std::int64_t packs = total / kVector;
+  const std::int64_t stride = static_cast<std::int64_t>(block_count()) * kThreads;
+  const std::int64_t start = static_cast<std::int64_t>(block_index()) * kThreads + thread_index();
   double sum = 0;
-  for (std::int64_t first = start; first < total; first += kFlight * stride) {
-    P u[kFlight], grad[kFlight], out;
+  P out;
+  for (std::int64_t first = start; first < packs; first += kFlight * stride) {
+    P u[kFlight], grad[kFlight];
 #pragma unroll
     for (int f = 0; f < kFlight; ++f) {
-      const std::int64_t at = first + f * stride;
-      if (at + kVector <= total) {
-        u[f] = load<kVector>(a.u + at);
-        if (kBackward) grad[f] = load<kVector>(a.grad + at);
-      }
+      const std::int64_t at = (first + f * stride) * kVector;
+      if (first + f * stride >= packs) break;
+      u[f] = load<kVector>(a.u + at);
+      grad[f] = kBackward ? load<kVector>(a.grad + at) : u[f];
     }
 #pragma unroll
     for (int f = 0; f < kFlight; ++f) {
-      const std::int64_t at = first + f * stride;
-      if (at + kVector <= total) {
-        sum += static_cast<double>(
-            pack<E, kVector, kBackward>(a, u[f], kBackward ? grad[f] : u[f], at, kVector, &out));
-        store(a.out + at, out);
-      } else if (at < total) {
-        const int count = static_cast<int>(total - at);
-        for (int i = 0; i < count; ++i) {
-          u[f].v[i] = a.u[at + i];
-          if (kBackward) grad[f].v[i] = a.grad[at + i];
-        }
-        sum += static_cast<double>(
-            pack<E, kVector, kBackward>(a, u[f], kBackward ? grad[f] : u[f], at, count, &out));
-        for (int i = 0; i < count; ++i) a.out[at + i] = out.v[i];
-      }
+      const std::int64_t at = (first + f * stride) * kVector;
+      if (first + f * stride >= packs) break;
+      sum += static_cast<double>(pack<E, kVector, kBackward>(a, u[f], grad[f], at, &out));
+      store(a.out + at, out);
     }
+  }
+  // What is left over of a vector.
+  const std::int64_t at = packs * kVector + start;
+  if (at < total) {
+    Pack<E, 1> one;
+    sum += static_cast<double>(pack<E, 1, kBackward>(
+        a, load<1>(a.u + at), load<1>(kBackward ? a.grad + at : a.u + at), at, &one));
+    store(a.out + at, one);
   }
   if (!kBackward || a.partials == nullptr) return;
   sum = block_sum(sum, SharedLayout().take<double>(kSumWarps));
@@ -117,7 +113,7 @@ __global__ void __launch_bounds__(kThreads) rows_kernel(const Arguments<E> a) {
   for (std::int64_t c = thread_index() * kVector; c < a.cols; c += kThreads * kVector) {
     const auto u = load<kVector>(a.u + row + c);
     const auto grad = load<kVector>(a.grad + row + c);
-    sum += static_cast<double>(pack<E, kVector, true>(a, u, grad, row + c, kVector, &out));
+    sum += static_cast<double>(pack<E, kVector, true>(a, u, grad, row + c, &out));
     store(a.out + row + c, out);
   }
   sum = block_sum(sum, SharedLayout().take<double>(kSumWarps));
@@ -172,14 +168,9 @@ Shape shape_of(const ShrinkProblem& p) {
 
 std::int64_t slabs(const ShrinkProblem& p) { return (p.rows + kSlabRows - 1) / kSlabRows; }
 
-template <class E>
-constexpr int vector_of() {
-  return kPack<E>;
-}
-
 std::int64_t flat_blocks(std::int64_t elements, int vector) {
   const std::int64_t per_block = static_cast<std::int64_t>(kThreads) * vector * kFlight;
-  return std::min((elements + per_block - 1) / per_block, kMaxBlocks);
+  return elements == 0 ? 0 : std::min(elements / per_block + 1, kMaxBlocks);
 }
 
 // Whether rows can be read 16 bytes at a time.
@@ -188,7 +179,7 @@ bool aligned(const ShrinkProblem& p, std::initializer_list<const void*> arrays) 
   for (const void* array : arrays) {
     if (reinterpret_cast<std::uintptr_t>(array) % 16 != 0) return false;
   }
-  return shape_of(p) == Shape::shared || p.cols % vector_of<E>() == 0;
+  return shape_of(p) == Shape::shared || p.cols % kPack<E> == 0;
 }
 
 template <class E>

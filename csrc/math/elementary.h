@@ -5,7 +5,7 @@
 
 #if defined(__CUDACC__)
 #define FASTUNROLL_HD __host__ __device__ __forceinline__
-#define FASTUNROLL_UNROLL _Pragma("unroll")
+#define FASTUNROLL_UNROLL
 #else
 #define FASTUNROLL_HD inline
 #define FASTUNROLL_UNROLL _Pragma("GCC unroll 16")

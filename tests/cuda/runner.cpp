@@ -141,7 +141,71 @@ Result run_forward(const Case& c, const Data& d, const Options& options, Path* p
   return result;
 }
 
-template Result run_forward<float>(const Case&, const Data&, const Options&, Path*);
-template Result run_forward<double>(const Case&, const Data&, const Options&, Path*);
+template <class T>
+Result run_backward(const Case& c, const Data& d, const Options& options, Path* path) {
+  const Bound<T> bound(c, d, options.precision);
+  const auto like = [](const Array& a) { return Memory<T>(a.size()); };
+  const Memory<T> grad_codes = Memory<T>::of(d.grad_codes);
+  const Memory<T> grad_iterates = Memory<T>::of(d.grad_iterates);
+  const Memory<T> linear = like(d.linear), gram = like(d.gram), dictionary = like(d.dictionary),
+                  weight = like(c.tied ? Array() : d.weight), measurements = like(d.measurements),
+                  initial = like(d.initial), step = like(d.step), threshold = like(d.threshold),
+                  rule_weight = like(d.rule_weight), rule_bias = like(d.rule_bias),
+                  momentum = like(d.momentum), shape = like(d.shape);
+  BackwardArguments<T> args;
+  args.grad_codes = grad_codes.get();
+  args.grad_iterates = grad_iterates.get();
+  args.linear = linear.get();
+  args.gram = gram.get();
+  args.dictionary_t = dictionary.get();
+  args.weight_t = weight.get();
+  args.measurements = measurements.get();
+  args.initial = initial.get();
+  args.step = step.get();
+  args.threshold = threshold.get();
+  args.rule_weight = rule_weight.get();
+  args.rule_bias = rule_bias.get();
+  args.momentum = momentum.get();
+  args.prox_shape = shape.get();
+  args.n_grams = args.n_weights = c.per_layer ? c.layers : 1;
+  if (c.tied) args.n_weights = 0;
+
+  const BoundTrace<T> trace(c);
+  if (options.with_trace) {
+    const Plan forward_plan = plan_forward(bound.net, options.device, true);
+    const Memory<unsigned char> workspace(forward_plan.workspace);
+    const ForwardOutputs<T> nothing;
+    check(forward(bound.net, nothing, &trace.trace, forward_plan, workspace.get(), nullptr));
+  }
+  const Plan plan =
+      plan_backward(bound.net, args, options.device, options.with_trace, options.budget);
+  *path = plan.path;
+  if (plan.path == Path::none) return {};
+  const Memory<unsigned char> workspace(plan.workspace);
+  check(backward(bound.net, args, options.with_trace ? &trace.trace : nullptr, plan,
+                 workspace.get(), nullptr));
+  return {{},
+          {},
+          values(linear),
+          values(gram),
+          values(dictionary),
+          values(weight),
+          values(measurements),
+          values(initial),
+          values(step),
+          values(threshold),
+          values(rule_weight),
+          values(rule_bias),
+          values(momentum),
+          values(shape)};
+}
+
+#define INSTANTIATE(T)                                                              \
+  template struct Bound<T>;                                                         \
+  template Result run_forward<T>(const Case&, const Data&, const Options&, Path*);  \
+  template Result run_backward<T>(const Case&, const Data&, const Options&, Path*);
+INSTANTIATE(float)
+INSTANTIATE(double)
+#undef INSTANTIATE
 
 }  // namespace harness
