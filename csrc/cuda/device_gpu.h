@@ -138,6 +138,21 @@ inline Error message(cudaError_t error) {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
+inline Error describe_device(Device* device) {
+  int index = 0;
+  cudaError_t error = cudaGetDevice(&index);
+  const auto ask = [&](cudaDeviceAttr attribute, int* value) {
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(value, attribute, index);
+  };
+  ask(cudaDevAttrMultiProcessorCount, &device->multiprocessors);
+  ask(cudaDevAttrMaxSharedMemoryPerBlockOptin, &device->shared_bytes);
+  ask(cudaDevAttrComputeCapabilityMajor, &device->major);
+  ask(cudaDevAttrComputeCapabilityMinor, &device->minor);
+  // What every architecture with clusters has.
+  device->cluster_blocks = device->major >= 9 ? 8 : 1;
+  return message(error);
+}
+
 inline Error clear_memory(void* data, std::size_t bytes, Stream stream) {
   return message(cudaMemsetAsync(data, 0, bytes, static_cast<cudaStream_t>(stream)));
 }

@@ -1,18 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ucontext.h>
-
 #include <array>
-#include <cfenv>
 #include <cstdio>
 #include <deque>
 #include <memory>
 #include <vector>
 
 #include "cuda/device.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#endif
+#include "cuda/fiber.h"
 
 namespace fastunroll::cuda::emulate {
 namespace {
@@ -64,7 +58,7 @@ struct Copy {
 };
 
 struct Fiber {
-  ucontext_t context{};
+  Context context;
   std::unique_ptr<char[]> stack;
   Block* block = nullptr;
   int thread = 0;
@@ -82,7 +76,7 @@ struct Cluster {
   std::deque<Fiber*> ready;
   Fiber* running = nullptr;
   int left = 0;
-  ucontext_t launcher{};
+  Context launcher;
   const std::function<void()>* body = nullptr;
 };
 
@@ -124,7 +118,7 @@ void yield_to_next() {
   Fiber* const next = cluster->ready.front();
   cluster->ready.pop_front();
   cluster->running = next;
-  swapcontext(&self->context, &next->context);
+  self->context.switch_to(next->context);
 }
 
 void thread_main() {
@@ -133,7 +127,7 @@ void thread_main() {
   for (const auto& group : self.copies) {
     if (!group.empty()) fail("a thread ends with asynchronous copies under way", 0);
   }
-  if (--cluster->left == 0) setcontext(&cluster->launcher);
+  if (--cluster->left == 0) self.context.switch_to(cluster->launcher);
   yield_to_next();
 }
 
@@ -293,16 +287,13 @@ void run(const LaunchShape& shape, const std::function<void()>& body) {
         fiber.thread = t;
         fiber.place = b * shape.block + t;
         fiber.copies.assign(1, {});
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.get();
-        fiber.context.uc_stack.ss_size = kStackBytes;
-        makecontext(&fiber.context, thread_main, 0);
+        fiber.context.start(fiber.stack.get(), kStackBytes, thread_main);
         cluster->ready.push_back(&fiber);
       }
     }
     cluster->running = cluster->ready.front();
     cluster->ready.pop_front();
-    swapcontext(&cluster->launcher, &cluster->running->context);
+    cluster->launcher.switch_to(cluster->running->context);
     cluster = nullptr;
   }
 }
