@@ -62,7 +62,8 @@ message(STATUS "CUDA kernels: nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${architec
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu)
 add_library(fastunroll_cuda OBJECT ${cuda_sources})
-target_compile_options(fastunroll_cuda PRIVATE
+# Results must not depend on which multiplications the compiler chooses to fuse.
+target_compile_options(fastunroll_cuda PRIVATE -fmad=false --expt-relaxed-constexpr
   -Xcompiler=-Wall,-Wextra $<$<BOOL:${FASTUNROLL_WERROR}>:-Werror=all-warnings>)
 pybind11_add_module(_cuda MODULE NO_EXTRAS csrc/bindings/cuda_module.cpp)
 target_link_libraries(_cuda PRIVATE fastunroll_cuda CUDA::cudart_static)

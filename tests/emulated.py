@@ -28,8 +28,8 @@ def load(config: pytest.Config) -> ModuleType:
     pybind11 = pytest.importorskip("pybind11")
     if shutil.which("g++") is None or not CSRC.exists():
         pytest.skip("needs g++ and the sources")
-    kernels = [*sorted((CSRC / "cuda").glob("*.cu")), CSRC / "cuda/emulate.cpp"]
-    sources = [*kernels, CSRC / "bindings/cuda_module.cpp"]
+    kernels = (path for suffix in ("cu", "cpp") for path in (CSRC / "cuda").glob(f"*.{suffix}"))
+    sources = [*sorted(kernels), CSRC / "bindings/cuda_module.cpp"]
     headers = [path for path in CSRC.rglob("*.h") if path.parent.name != "cpu"]
     digest = hashlib.sha256("".join(FLAGS).encode())
     for path in sorted([*sources, *headers]):

@@ -69,8 +69,11 @@ def check(backend: cuda.Backend, a: UnrolledArguments, tolerance: float) -> None
         assert_close(ours, expected, tolerance, f"gradient of {name}")
 
 
-@pytest.mark.parametrize("size", [SMALL, ODD], ids=["small", "odd"])
-@pytest.mark.parametrize("path", ["tile", "composed"])
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [("tile", SMALL), ("tile", ODD), ("composed", SMALL)],
+    ids=["tile, small", "tile, odd", "composed"],
+)
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_the_reference_in_float64(
     backends: dict[str, cuda.Backend], case: str, path: str, size: dict[str, int]

@@ -107,7 +107,7 @@ def check_threshold(name: str, value: Tensor | float, u: Tensor) -> Tensor:
         If a number is negative or not finite, or the shape of a tensor does not fit.
     """
     if not isinstance(value, Tensor):
-        return u.new_tensor(check_number(name, value, minimum=0.0))
+        return u.new_full((), check_number(name, value, minimum=0.0))
     check_like(name, check_tensor(name, value, (0, 1, 2), half=True), "u", u)
     allowed = [(), (1,), (u.shape[-1],)]
     if u.dim() == 2:
