@@ -35,6 +35,16 @@ def main() -> None:
     jobs = standard_jobs()
     if options.quick:
         jobs = [(job, p) for job, p in jobs if job == SHRINK or (job.m, job.n) == SIZES[0]]
+
+    def write(report: suite.Report) -> None:
+        """Write what there is, so that a run that is stopped leaves it."""
+        reached = check_targets(targets, report)
+        figures = {**asdict(report), "targets": [asdict(result) for result in reached]}
+        with atomic_write(options.output / "gpu.json") as temporary:
+            temporary.write_text(json.dumps(figures, indent=1) + "\n")
+        with atomic_write(options.output / "gpu.md") as temporary:
+            temporary.write_text(tables.document(report, reached) + "\n")
+
     report = suite.run(
         torch.device("cuda", 0),
         jobs,
@@ -42,15 +52,10 @@ def main() -> None:
         rounds=5 if options.quick else ROUNDS,
         without=(COMPILED, AUTOTUNED) if options.quick else (),
         progress=lambda line: print(line, flush=True),
+        after_job=write,
     )
-    reached = check_targets(targets, report)
-    text = tables.document(report, reached)
-    figures = {**asdict(report), "targets": [asdict(result) for result in reached]}
-    with atomic_write(options.output / "gpu.json") as temporary:
-        temporary.write_text(json.dumps(figures, indent=1) + "\n")
-    with atomic_write(options.output / "gpu.md") as temporary:
-        temporary.write_text(text + "\n")
-    print(text)
+    write(report)
+    print(tables.document(report, check_targets(targets, report)))
 
 
 if __name__ == "__main__":

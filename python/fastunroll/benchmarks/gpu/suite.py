@@ -40,6 +40,7 @@ def run(
     product_size: int = 8192,
     without: Sequence[str] = (),
     progress: Callable[[str], None] = lambda line: None,
+    after_job: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Measure everything for which there is time.
 
@@ -58,6 +59,8 @@ def run(
         Left out everywhere.
     progress : callable
         Is told every line of progress.
+    after_job : callable
+        Is given all figures so far, after each job.
     """
     deadline = time.monotonic() + seconds
     clock = Clock(device)
@@ -78,6 +81,7 @@ def run(
         )
         if device.type == "cuda":
             torch.cuda.empty_cache()
+        after_job(report)
     return report
 
 
