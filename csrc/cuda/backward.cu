@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backward pass: chunk by chunk the trace (made here unless it is given), the way back through
 // the layers, and the sums over the samples.
-#include "cuda/backward.h"
-
 #include <algorithm>
 
+#include "cuda/backward.h"
 #include "cuda/parameters.h"
 #include "cuda/tile.h"
 
@@ -31,8 +30,9 @@ struct MatrixGradient {
     return out == nullptr ? nullptr : clear_memory(partials, bytes, stream);
   }
   // Adds rows of the network's layers [first_layer, first_layer + n_layers).
-  Error add(const T* left_rows, std::int64_t left_row, const T* right_rows, std::int64_t first_layer,
-            std::int64_t n_layers, std::int64_t rows, Precision precision, Stream stream) const {
+  Error add(const T* left_rows, std::int64_t left_row, const T* right_rows,
+            std::int64_t first_layer, std::int64_t n_layers, std::int64_t rows, Precision precision,
+            Stream stream) const {
     if (out == nullptr || n_layers == 0) return nullptr;
     const bool per_layer = layers > 1;
     T* const target = partials + (per_layer ? first_layer * splits * left * right : 0);
@@ -247,10 +247,10 @@ Error backward(const Network<T>& net, const BackwardArguments<T>& args, const Tr
   return steps.error();
 }
 
-#define INSTANTIATE(T)                                                                          \
-  template std::size_t backward_workspace<T>(const Network<T>&, const BackwardArguments<T>&,    \
-                                             const Plan&, bool, std::int64_t);                  \
-  template Error backward<T>(const Network<T>&, const BackwardArguments<T>&, const Trace<T>*,   \
+#define INSTANTIATE(T)                                                                        \
+  template std::size_t backward_workspace<T>(const Network<T>&, const BackwardArguments<T>&,  \
+                                             const Plan&, bool, std::int64_t);                \
+  template Error backward<T>(const Network<T>&, const BackwardArguments<T>&, const Trace<T>*, \
                              const Plan&, void*, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -69,7 +69,7 @@ struct OuterProducts {
 std::int64_t outer_splits(std::int64_t left_cols, std::int64_t right_cols, std::int64_t layers);
 
 template <class T>
-Error add_outer_products(const OuterProducts<T>& products, Precision precision,
-                         std::int64_t splits, Stream stream);
+Error add_outer_products(const OuterProducts<T>& products, Precision precision, std::int64_t splits,
+                         Stream stream);
 
 }  // namespace fastunroll::cuda

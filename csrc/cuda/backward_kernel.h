@@ -26,15 +26,12 @@ class BackwardTile {
 
   __device__ __forceinline__ void run() {
     const std::int64_t tiles = (net_.batch + kSamples - 1) / kSamples;
-    const std::int64_t mine = (tiles - block_index() + block_count() - 1) / block_count();
-    const auto matrix = [](const PackedMatrix<T>& p) {
-      return Pipeline::Matrix{reinterpret_cast<const unsigned char*>(p.data),
-                              p.layer_stride * static_cast<std::int64_t>(sizeof(T)),
-                              slabs<T>(p.rows, kKind) * panels(p.cols)};
+    const auto mine = static_cast<int>((tiles - block_index() + block_count() - 1) / block_count());
+    const auto matrices = [this](int i) {
+      if (!net_.factored()) return i == 0 ? Streamed::of(net_.gram_t, kKind) : Streamed{};
+      return Streamed::of(i == 0 ? net_.weight_t : net_.dictionary, kKind);
     };
-    Pipeline pipeline(shared_.stages, matrix(net_.factored() ? net_.weight_t : net_.gram_t),
-                      net_.factored() ? matrix(net_.dictionary) : Pipeline::Matrix{}, last_,
-                      last_ + 1, -1, mine);
+    Pipeline pipeline(shared_.stages, matrices, last_, last_ + 1, -1, mine);
     for (std::int64_t tile = block_index(); tile < tiles; tile += block_count()) {
       first_ = tile * kSamples;
       count_ = static_cast<int>(net_.batch - first_ < kSamples ? net_.batch - first_ : kSamples);
@@ -96,7 +93,8 @@ class BackwardTile {
     });
   }
 
-  __device__ __forceinline__ void layer(Pipeline& pipeline, int k) const {
+  template <class Slabs>
+  __device__ __forceinline__ void layer(Slabs& pipeline, int k) const {
     sync_block();
     for (int s = warp(); s < kSamples; s += kWarps) {
       if (s < count_) through_prox(k, s);
@@ -164,7 +162,8 @@ class BackwardTile {
   }
 
   // The gradient of r from that of v, one panel.
-  __device__ __forceinline__ void through_weight(Pipeline& pipeline, int k, int panel) const {
+  template <class Slabs>
+  __device__ __forceinline__ void through_weight(Slabs& pipeline, int k, int panel) const {
     Part<T, kSamples> part;
     product<kKind>(part, pipeline, shared_.atoms, n_);
     part.for_each_pair([&](int s, int panel_column, T first, T second) {
@@ -222,8 +221,11 @@ Error launch_backward(const BackwardTileArguments<T>& a, const Plan& plan, Strea
     case 32:
       return launch(backward_kernel<T, kPrecision, 32>, shape, stream, a);
     default:
-      if constexpr (sizeof(T) == 8) return "a tile of double has at most 32 samples";
-      return launch(backward_kernel<T, kPrecision, 64>, shape, stream, a);
+      if constexpr (sizeof(T) == 8) {
+        return "a tile of double has at most 32 samples";
+      } else {
+        return launch(backward_kernel<T, kPrecision, 64>, shape, stream, a);
+      }
   }
 }
 

@@ -4,6 +4,6 @@
 namespace fastunroll::cuda {
 
 template Error launch_backward<float, Precision::split>(const BackwardTileArguments<float>&,
-                                                     const Plan&, Stream);
+                                                        const Plan&, Stream);
 
 }  // namespace fastunroll::cuda

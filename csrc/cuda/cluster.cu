@@ -8,10 +8,9 @@
 // them once, 1000 cycles at 128 bytes a cycle; rows of A^T where x is 0 are skipped, in eights.
 // With two barriers of the cluster and the pass over x a layer takes about 2000 cycles, 16 layers
 // about 20 microseconds. The Gram form has one product and one barrier.
-#include "cuda/cluster.h"
-
 #include <algorithm>
 
+#include "cuda/cluster.h"
 #include "cuda/forward.h"
 #include "cuda/rows.h"
 #include "cuda/tile.h"

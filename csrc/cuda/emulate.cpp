@@ -62,7 +62,7 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   Block* block = nullptr;
   int thread = 0;
-  int place = 0;  // in the cluster
+  int place = 0;                         // in the cluster
   std::deque<std::vector<Copy>> copies;  // groups; the last is open
 };
 

@@ -74,7 +74,9 @@ inline int block_index() { return emulate::block_index(); }
 inline int block_count() { return emulate::block_count(); }
 inline int cluster_rank() { return emulate::cluster_rank(); }
 
-inline void sync_block(int line = __builtin_LINE()) { emulate::meet(emulate::Meeting::block, line); }
+inline void sync_block(int line = __builtin_LINE()) {
+  emulate::meet(emulate::Meeting::block, line);
+}
 inline void sync_cluster(int line = __builtin_LINE()) {
   emulate::meet(emulate::Meeting::cluster, line);
 }
@@ -211,8 +213,8 @@ inline std::uint32_t to_tf32(float a) {
   return std::isfinite(a) ? (as_bits(a) + 0x1000u) & 0xffffe000u : as_bits(a);
 }
 inline std::uint32_t to_bf16(float low, float high) {
-  return __float2bfloat16_rn(low).bits |
-         static_cast<std::uint32_t>(__float2bfloat16_rn(high).bits) << 16;
+  return __float2bfloat16_rn(low).bits | static_cast<std::uint32_t>(__float2bfloat16_rn(high).bits)
+                                             << 16;
 }
 
 namespace emulate {

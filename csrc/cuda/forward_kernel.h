@@ -4,8 +4,8 @@
 //
 // Where a layer needs no more of v than one atom at a time and the product does not read x, a
 // warp's registers go straight through the shrinkage into x. Else (Gram form, step rule, support
-// selection, momentum, curved shrinkage) v goes to a scratch in device memory, which L2 holds, and a pass over rows
-// follows: 4 n bytes per sample and layer each way.
+// selection, momentum, curved shrinkage) v goes to a scratch in device memory, which L2 holds, and
+// a pass over rows follows: 4 n bytes per sample and layer each way.
 #pragma once
 
 #include "cuda/forward.h"
@@ -29,19 +29,14 @@ class ForwardTile {
 
   __device__ __forceinline__ void run() {
     const std::int64_t tiles = (net_.batch + kSamples - 1) / kSamples;
-    const std::int64_t mine = (tiles - block_index() + block_count() - 1) / block_count();
-    const auto matrix = [](const PackedMatrix<T>& p, Kind kind) {
-      return Pipeline::Matrix{reinterpret_cast<const unsigned char*>(p.data),
-                              p.layer_stride * static_cast<std::int64_t>(sizeof(T)),
-                              slabs<T>(p.rows, kind) * panels(p.cols)};
+    const auto mine = static_cast<int>((tiles - block_index() + block_count() - 1) / block_count());
+    const auto matrices = [this](int i) {
+      constexpr Kind kLast = direction_kind(kPrecision);
+      if (!net_.factored()) return i == 0 ? Streamed::of(net_.gram, kLast) : Streamed{};
+      return i == 0 ? Streamed::of(net_.dictionary_t, residual_kind(kPrecision))
+                    : Streamed::of(net_.weight, kLast);
     };
-    const Kind last = direction_kind(kPrecision);
-    Pipeline pipeline(
-        shared_.stages,
-        net_.factored() ? matrix(net_.dictionary_t, residual_kind(kPrecision))
-                        : matrix(net_.gram, last),
-        net_.factored() ? matrix(net_.weight, last) : Pipeline::Matrix{}, 0,
-        static_cast<int>(net_.n_layers), 1, mine);
+    Pipeline pipeline(shared_.stages, matrices, 0, static_cast<int>(net_.n_layers), 1, mine);
     for (std::int64_t tile = block_index(); tile < tiles; tile += block_count()) {
       first_ = tile * kSamples;
       count_ = static_cast<int>(net_.batch - first_ < kSamples ? net_.batch - first_ : kSamples);
@@ -114,7 +109,8 @@ class ForwardTile {
     });
   }
 
-  __device__ __forceinline__ void layer(Pipeline& pipeline, int k) const {
+  template <class Slabs>
+  __device__ __forceinline__ void layer(Slabs& pipeline, int k) const {
     if (net_.factored()) {
       for (int panel = 0; panel < panels(m_); ++panel) residual(pipeline, k, panel);
     }
@@ -137,7 +133,8 @@ class ForwardTile {
   }
 
   // r = p A^T - b, one panel.
-  __device__ __forceinline__ void residual(Pipeline& pipeline, int k, int panel) const {
+  template <class Slabs>
+  __device__ __forceinline__ void residual(Slabs& pipeline, int k, int panel) const {
     Part<T, kSamples> part;
     product<residual_kind(kPrecision)>(part, pipeline, shared_.atoms, n_);
     part.for_each_pair([&](int s, int panel_column, T first, T second) {
@@ -188,9 +185,8 @@ class ForwardTile {
       for (int c = 0; c < 2; ++c) {
         if (s >= count_ || i + c >= n_) continue;
         const T linear =
-            net_.factored()
-                ? T(0)
-                : net_.linear[k * net_.linear_layer_stride + (first_ + s) * n_ + i + c];
+            net_.factored() ? T(0)
+                            : net_.linear[k * net_.linear_layer_stride + (first_ + s) * n_ + i + c];
         direction(k, s)[i + c] = v[c] - linear;
       }
     });
@@ -243,8 +239,11 @@ Error launch_forward(const ForwardArguments<T>& a, const Plan& plan, Stream stre
     case 32:
       return launch(forward_kernel<T, kPrecision, 32>, shape, stream, a);
     default:
-      if constexpr (sizeof(T) == 8) return "a tile of double has at most 32 samples";
-      return launch(forward_kernel<T, kPrecision, 64>, shape, stream, a);
+      if constexpr (sizeof(T) == 8) {
+        return "a tile of double has at most 32 samples";
+      } else {
+        return launch(forward_kernel<T, kPrecision, 64>, shape, stream, a);
+      }
   }
 }
 

@@ -4,6 +4,6 @@
 namespace fastunroll::cuda {
 
 template Error launch_forward<float, Precision::mixed>(const ForwardArguments<float>&, const Plan&,
-                                                    Stream);
+                                                       Stream);
 
 }  // namespace fastunroll::cuda

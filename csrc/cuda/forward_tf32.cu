@@ -4,6 +4,6 @@
 namespace fastunroll::cuda {
 
 template Error launch_forward<float, Precision::tf32>(const ForwardArguments<float>&, const Plan&,
-                                                    Stream);
+                                                      Stream);
 
 }  // namespace fastunroll::cuda

@@ -87,8 +87,8 @@ std::int64_t row_blocks(const Network<T>& net) {
 template <class T>
 T* layer_part(T* out, const LayerParameter<T>& p, const Network<T>& net, std::int64_t layer) {
   if (out == nullptr) return nullptr;
-  return out + layer * (p.sample_stride != 0 ? net.batch : 1) *
-                   (p.atom_stride != 0 ? net.n_atoms : 1);
+  return out +
+         layer * (p.sample_stride != 0 ? net.batch : 1) * (p.atom_stride != 0 ? net.n_atoms : 1);
 }
 
 template <class T>
@@ -103,7 +103,9 @@ struct Pieces {
              net.n_atoms, workspace),
         threshold(net.threshold, layer_part(gradients.threshold, net.threshold, net, layer), 1,
                   net.batch, net.batch, net.n_atoms, workspace) {
-    const auto sum = [&](const T* out) { return out ? workspace.take<double>(net.batch) : nullptr; };
+    const auto sum = [&](const T* out) {
+      return out ? workspace.take<double>(net.batch) : nullptr;
+    };
     sums = {step.sums,
             threshold.sums,
             sum(gradients.prox_shape),
@@ -175,12 +177,11 @@ Error layer_backward(const Network<T>& net, std::int64_t layer, const LayerArray
   return error;
 }
 
-#define INSTANTIATE(T)                                                                            \
-  template Error extrapolate<T>(const Network<T>&, std::int64_t, const T*, const T*, T*, Stream); \
-  template Error layer_forward<T>(const Network<T>&, std::int64_t, const LayerArrays<T>&,         \
-                                  Stream);                                                        \
-  template std::size_t layer_backward_workspace<T>(const Network<T>&);                            \
-  template Error layer_backward<T>(const Network<T>&, std::int64_t, const LayerArrays<T>&,        \
+#define INSTANTIATE(T)                                                                             \
+  template Error extrapolate<T>(const Network<T>&, std::int64_t, const T*, const T*, T*, Stream);  \
+  template Error layer_forward<T>(const Network<T>&, std::int64_t, const LayerArrays<T>&, Stream); \
+  template std::size_t layer_backward_workspace<T>(const Network<T>&);                             \
+  template Error layer_backward<T>(const Network<T>&, std::int64_t, const LayerArrays<T>&,         \
                                    const LayerGradients<T>&, void*, Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)

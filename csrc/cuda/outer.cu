@@ -83,8 +83,7 @@ class OuterTile {
     for (int e = thread_index() * size; e < kRows * width; e += kThreads * size) {
       const int row = e / width, column = e % width;
       const bool inside = next_ + row < end_ && first + column < cols;
-      const T* const source =
-          from + (layer_ * p_.rows + next_ + row) * from_row + first + column;
+      const T* const source = from + (layer_ * p_.rows + next_ + row) * from_row + first + column;
       const int at = row * to_row + column;
       if (wide) {
         copy_async<16>(to, at, inside ? source : from, inside);

@@ -23,13 +23,13 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 // in waves of one per multiprocessor.
 template <class T>
 int tile_samples(const Network<T>& net, const Device& device, bool bf16) {
-  int best = 0;
+  int best = 0, largest = 0;
   std::int64_t least = 0;
   for (const int samples : {16, 32, 64}) {
     if (samples * static_cast<int>(sizeof(T)) > 256) continue;
-    const int bytes =
-        tile_bytes<T>(samples, net.n_atoms, net.n_measurements, net.factored(), bf16);
+    const int bytes = tile_bytes<T>(samples, net.n_atoms, net.n_measurements, net.factored(), bf16);
     if (bytes > device.shared_bytes) continue;
+    largest = samples;
     const std::int64_t waves = ceil_div(ceil_div(net.batch, samples), device.multiprocessors);
     const std::int64_t cost = waves * (samples + 16);
     if (best == 0 || cost < least) {
@@ -40,7 +40,7 @@ int tile_samples(const Network<T>& net, const Device& device, bool bf16) {
   // Tiles that only 16 samples fit in are bound by L2: many of them take longer than products that
   // cuBLAS makes layer by layer.
   const bool crowded = net.batch > 32 * static_cast<std::int64_t>(device.multiprocessors);
-  return best == 16 && crowded ? 0 : best;
+  return largest == 16 && crowded ? 0 : best;
 }
 
 template <class T>
@@ -86,8 +86,8 @@ Plan plan_backward(const Network<T>& net, const BackwardArguments<T>& args, cons
     const std::int64_t chunk = std::max<std::int64_t>(tiles, 1) * plan.samples;
     // Chunks of the same size, in whole tiles.
     const std::int64_t chunks = ceil_div(net.batch, chunk);
-    plan.chunk = std::min(net.batch, static_cast<std::int64_t>(round_up(
-                                         ceil_div(net.batch, chunks), plan.samples)));
+    plan.chunk = std::min(
+        net.batch, static_cast<std::int64_t>(round_up(ceil_div(net.batch, chunks), plan.samples)));
   }
   plan.workspace = backward_workspace(net, args, plan, has_trace, plan.chunk);
   return plan;

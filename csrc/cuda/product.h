@@ -13,9 +13,9 @@
 //
 // Counts for a tile of 64 samples and 8 rows (float32), per block: 131 k multiply-adds are 1024
 // cycles of a multiprocessor's FMA units; three TF32 products are 384 cycles of its tensor cores at
-// their full rate; either reads 24 KB from shared memory, 192 cycles. What streams in are 8.4 KB per
-// slab: at 64 bytes a cycle from L2, 132 cycles. So both kinds are bound by arithmetic, and a tile
-// of 32 samples with tensor cores is at the limit of L2.
+// their full rate; either reads 24 KB from shared memory, 192 cycles. What streams in are 8.4 KB
+// per slab: at 64 bytes a cycle from L2, 132 cycles. So both kinds are bound by arithmetic, and a
+// tile of 32 samples with tensor cores is at the limit of L2.
 #pragma once
 
 #include "cuda/device.h"
@@ -54,26 +54,39 @@ constexpr FASTUNROLL_HD int operand_row(std::int64_t length, bool bf16) {
   return round_up(length, 16) + (bf16 ? 8 : 16 / static_cast<int>(sizeof(T)));
 }
 
-// Slabs of up to two matrices per layer, over and over, copied to shared memory two ahead of their
-// use.
+// A matrix, or one per layer, as a stream of slabs.
+struct Streamed {
+  const unsigned char* data = nullptr;
+  std::int64_t layer_bytes = 0;
+  int slabs = 0;
+
+  template <class T>
+  static __device__ __forceinline__ Streamed of(const PackedMatrix<T>& matrix, Kind kind) {
+    return {reinterpret_cast<const unsigned char*>(matrix.data),
+            matrix.layer_stride * static_cast<std::int64_t>(sizeof(T)),
+            cuda::slabs<T>(matrix.rows, kind) * panels(matrix.cols)};
+  }
+};
+
+constexpr int kPipelineBytes = kStages * kSlabBytes;
+
+// Slabs of a layer's matrices, over and over, copied to shared memory two ahead of their use.
+// `matrix(i)` is the i-th matrix of a layer; one without slabs comes after the last.
+template <class Matrices>
 class Pipeline {
  public:
-  struct Matrix {
-    const unsigned char* data = nullptr;
-    std::int64_t layer_bytes = 0;
-    int slabs = 0;
-  };
-
-  static constexpr int kBytes = kStages * kSlabBytes;
-
   // `rounds` times the layers first, first + step, ... of which there are `layers`.
-  __device__ __forceinline__ Pipeline(Shared<float> stages, Matrix a, Matrix b, int first,
-                                      int layers, int step, std::int64_t rounds)
-      : stages_(stages), matrices_{a, b}, first_(first), step_(step), layers_(layers) {
-    left_ = rounds * layers;
-    in_round_ = layers;
-    layer_ = first;
-    if (left_ > 0) enter(0);
+  __device__ __forceinline__ Pipeline(Shared<float> stages, Matrices matrices, int first,
+                                      int layers, int step, int rounds)
+      : stages_(stages),
+        matrices_(matrices),
+        first_(first),
+        step_(step),
+        layers_(layers),
+        rounds_(layers > 0 ? rounds : 0),
+        in_round_(layers),
+        layer_(first) {
+    if (rounds_ > 0) enter(matrices_(0));
     for (int i = 0; i < kStages - 1; ++i) fetch();
   }
 
@@ -88,14 +101,13 @@ class Pipeline {
   }
 
  private:
-  __device__ __forceinline__ void enter(int matrix) {
-    matrix_ = matrix;
-    source_ = matrices_[matrix].data + layer_ * matrices_[matrix].layer_bytes;
-    slabs_ = matrices_[matrix].slabs;
+  __device__ __forceinline__ void enter(const Streamed& matrix) {
+    source_ = matrix.data + layer_ * matrix.layer_bytes;
+    slabs_ = matrix.slabs;
   }
 
   __device__ __forceinline__ void fetch() {
-    if (left_ > 0) {
+    if (rounds_ > 0) {
       const Shared<float> stage = stages_.from(fill_ * (kSlabBytes / 4));
       const auto* const from = reinterpret_cast<const float*>(source_);
       for (int i = 4 * thread_index(); i < kSlabBytes / 4; i += 4 * kThreads) {
@@ -109,28 +121,30 @@ class Pipeline {
   }
 
   __device__ __forceinline__ void advance() {
-    if (matrix_ == 0 && matrices_[1].slabs > 0) {
-      enter(1);
+    matrix_ ^= 1;
+    if (matrix_ == 1 && matrices_(1).slabs > 0) {
+      enter(matrices_(1));
       return;
     }
-    --left_;
+    matrix_ = 0;
     layer_ += step_;
     if (--in_round_ == 0) {
       in_round_ = layers_;
       layer_ = first_;
+      --rounds_;
     }
-    enter(0);
+    enter(matrices_(0));
   }
 
-  Shared<float> stages_;
-  Matrix matrices_[2];
-  int first_, step_, layers_;
-  std::int64_t left_;  // layers to fetch
-  int in_round_;
+  const Shared<float> stages_;
+  const Matrices matrices_;
+  const int first_, step_, layers_;
+  int rounds_;    // left to fetch
+  int in_round_;  // layers left
   int layer_;
   int matrix_ = 0;
+  int slabs_ = 0;  // left of the matrix
   const unsigned char* source_ = nullptr;
-  int slabs_ = 0;
   int fill_ = 0;
   int use_ = 0;
 };
@@ -271,8 +285,8 @@ __device__ __forceinline__ void multiply_bf16(Part<float, kSamples>& part, Opera
     std::uint32_t a[4], a_low[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const auto x = operand.data.get<2>(
-          operand.at(mt * 16 + g + i % 2 * 8, depth + 2 * t + i / 2 * 8));
+      const auto x =
+          operand.data.get<2>(operand.at(mt * 16 + g + i % 2 * 8, depth + 2 * t + i / 2 * 8));
       a[i] = to_bf16(x.v[0], x.v[1]);
       a_low[i] = to_bf16(x.v[0] - as_float(a[i] << 16), x.v[1] - as_float(a[i] & 0xffff0000u));
     }
@@ -288,8 +302,8 @@ __device__ __forceinline__ void multiply_bf16(Part<float, kSamples>& part, Opera
 }
 
 // part = operand times the next panel of the pipeline, whose matrix has `rows` rows.
-template <Kind kKind, class T, int kSamples>
-__device__ __forceinline__ void product(Part<T, kSamples>& part, Pipeline& pipeline,
+template <Kind kKind, class T, int kSamples, class Matrices>
+__device__ __forceinline__ void product(Part<T, kSamples>& part, Pipeline<Matrices>& pipeline,
                                         Operand<T> operand, std::int64_t rows) {
   part.clear();
   const int count = slabs<T>(rows, kKind) / (kKind == Kind::split_bf16 ? 2 : 1);
@@ -303,7 +317,8 @@ __device__ __forceinline__ void product(Part<T, kSamples>& part, Pipeline& pipel
       multiply_bf16<false>(part, operand, i * 16, slab.as<std::uint32_t>());
     } else {
       multiply_bf16<true>(part, operand, i * 16, slab.as<std::uint32_t>());
-      multiply_bf16<false>(part, operand, i * 16, pipeline.next().as<std::uint32_t>());
+      const Shared<float> low = pipeline.next();
+      multiply_bf16<false>(part, operand, i * 16, low.as<std::uint32_t>());
     }
   }
 }

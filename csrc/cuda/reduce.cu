@@ -55,10 +55,10 @@ Error sum_columns(const From* in, std::int64_t layers, std::int64_t rows, std::i
                 out, add);
 }
 
-#define INSTANTIATE(From, To)                                                                   \
-  template Error sum_rows<From, To>(const From*, std::int64_t, std::int64_t, To*, Stream);      \
-  template Error sum_columns<From, To>(const From*, std::int64_t, std::int64_t, std::int64_t,   \
-                                       To*, bool, Stream);
+#define INSTANTIATE(From, To)                                                                      \
+  template Error sum_rows<From, To>(const From*, std::int64_t, std::int64_t, To*, Stream);         \
+  template Error sum_columns<From, To>(const From*, std::int64_t, std::int64_t, std::int64_t, To*, \
+                                       bool, Stream);
 INSTANTIATE(double, float)
 INSTANTIATE(double, double)
 INSTANTIATE(double, Half)

@@ -39,7 +39,7 @@ struct Row {
   std::int64_t sample;
   T norm = 0;
   T rank = std::numeric_limits<T>::quiet_NaN();  // no entry skips the shrinkage
-  T rule = 0;                                     // step of the rule
+  T rule = 0;                                    // step of the rule
 
   __device__ __forceinline__ T step(std::int64_t i) const {
     return net.rule_weight != nullptr ? rule : at(net.step, layer, sample, i);
@@ -154,8 +154,7 @@ __device__ __forceinline__ RowSums<T> backward_row(const Row<T>& row, Group grou
     sums.step = group.sum(sums.step);
     const T weight = net.rule_weight[row.layer];
     const T gate = math::sigmoid(std::fma(weight, row.norm, net.rule_bias[row.layer]));
-    sums.rule_bias =
-        sums.step * (net.rule_maximum - net.rule_minimum) * gate * (T(1) - gate);
+    sums.rule_bias = sums.step * (net.rule_maximum - net.rule_minimum) * gate * (T(1) - gate);
     sums.rule_weight = sums.rule_bias * row.norm;
     // The norm's subgradient at v = 0 is 0.
     factor = row.norm == T(0) ? T(0) : sums.rule_bias * weight / row.norm;

@@ -19,10 +19,10 @@ template <class E>
 struct Arguments {
   const E* u;
   const E* threshold;
-  const E* grad;      // backward
-  E* out;             // x, or grad_u
-  E* full_gradient;   // of a threshold of the shape of u, or null
-  double* partials;   // sums of the threshold's gradient, or null
+  const E* grad;     // backward
+  E* out;            // x, or grad_u
+  E* full_gradient;  // of a threshold of the shape of u, or null
+  double* partials;  // sums of the threshold's gradient, or null
   std::int64_t rows;
   std::int64_t cols;
   std::int64_t row_stride;
@@ -56,8 +56,8 @@ __device__ __forceinline__ Wide<E> pack(const Arguments<E>& a, const Pack<E, kVe
   for (int i = 0; i < kVector; ++i) {
     Wide<E> term = 0;
     const Wide<E> threshold = widen(a.threshold[at + i * a.col_stride]);
-    out->v[i] = narrow<E>(
-        element<E, kBackward>(a, widen(u.v[i]), threshold, widen(grad.v[i]), &term));
+    out->v[i] =
+        narrow<E>(element<E, kBackward>(a, widen(u.v[i]), threshold, widen(grad.v[i]), &term));
     if (kBackward && a.full_gradient != nullptr) a.full_gradient[first + i] = narrow<E>(term);
     sum += term;
   }
@@ -139,8 +139,8 @@ __global__ void __launch_bounds__(kThreads) columns_kernel(const Arguments<E> a)
       for (int i = 0; i < kVector; ++i) {
         Wide<E> term = 0;
         const Wide<E> threshold = widen(a.threshold[(col + i) * a.col_stride]);
-        out.v[i] = narrow<E>(
-            element<E, true>(a, widen(u.v[i]), threshold, widen(grad.v[i]), &term));
+        out.v[i] =
+            narrow<E>(element<E, true>(a, widen(u.v[i]), threshold, widen(grad.v[i]), &term));
         sums[i] += static_cast<double>(term);
       }
       store(a.out + at, out);

@@ -26,7 +26,7 @@ constexpr int tile_bytes(int samples, std::int64_t n_atoms, std::int64_t n_measu
          (factored ? SharedLayout::bytes<T>(static_cast<std::int64_t>(samples) *
                                             operand_row<T>(n_measurements, bf16))
                    : 0) +
-         Pipeline::kBytes;
+         kPipelineBytes;
 }
 
 template <class T>
@@ -41,8 +41,9 @@ struct TileShared {
                       {Shared<T>::at(0, 0), operand_row<T>(net.n_measurements, bf16)},
                       Shared<float>::at(0, 0)};
     shared.atoms.data = layout.take<T>(samples * shared.atoms.row);
-    if (net.factored()) shared.measurements.data = layout.take<T>(samples * shared.measurements.row);
-    shared.stages = layout.take<float>(Pipeline::kBytes / 4);
+    if (net.factored())
+      shared.measurements.data = layout.take<T>(samples * shared.measurements.row);
+    shared.stages = layout.take<float>(kPipelineBytes / 4);
     return shared;
   }
 };

@@ -31,8 +31,8 @@ double decode(Type type, const unsigned char* at) {
   if (type == Type::bfloat16) bits <<= 16;
   if (type == Type::float16) {
     const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    const double size = exponent == 0 ? std::ldexp(fraction, -24)
-                                      : std::ldexp(1024 + fraction, exponent - 25);
+    const double size =
+        exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
     return (bits >> 15) != 0 ? -size : size;
   }
   float a;
@@ -93,9 +93,8 @@ void check_shrink(const Elements& e, int rows, int cols, bool per_row, bool per_
   const std::int64_t col_stride = per_col ? 1 : 0;
   Array x(size), grad_u(size), grad_t(t.size());
   for (std::size_t i = 0; i < size; ++i) {
-    const auto at = static_cast<std::size_t>(
-        static_cast<std::int64_t>(i) / cols * row_stride +
-        static_cast<std::int64_t>(i) % cols * col_stride);
+    const auto at = static_cast<std::size_t>(static_cast<std::int64_t>(i) / cols * row_stride +
+                                             static_cast<std::int64_t>(i) % cols * col_stride);
     const Shrunk s = shrink(u[i], t[at], prox, 0, false);
     x[i] = s.value;
     grad_u[i] = grad[i] * s.u;
@@ -103,8 +102,8 @@ void check_shrink(const Elements& e, int rows, int cols, bool per_row, bool per_
   }
   const auto u_bits = encoded(e, u), t_bits = encoded(e, t), grad_bits = encoded(e, grad);
   const Memory<unsigned char> out(u_bits.size()), out_u(u_bits.size()), out_t(t_bits.size());
-  const ShrinkProblem p{e.type, u_bits.get(), rows, cols, t_bits.get(), row_stride, col_stride,
-                        prox};
+  const ShrinkProblem p{e.type,       u_bits.get(), rows,       cols,
+                        t_bits.get(), row_stride,   col_stride, prox};
   check(fastunroll::cuda::shrink(p, out.get(), nullptr));
   const Memory<unsigned char> workspace(shrink_backward_workspace(p));
   check(shrink_backward(p, grad_bits.get(), out_u.get(), out_t.get(), workspace.get(), nullptr));

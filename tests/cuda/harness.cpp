@@ -33,40 +33,137 @@ Case with(const char* name, Change change) {
 std::vector<Case> cases() {
   return {
       with("factored", [](Case&) {}),
-      with("tied", [](Case& c) { c.tied = true; c.batch = 17; }),
-      with("weight per layer", [](Case& c) { c.per_layer = true; c.m = 17; c.n = 33; }),
-      with("gram", [](Case& c) { c.gram = true; c.n = 37; }),
+      with("tied",
+           [](Case& c) {
+             c.tied = true;
+             c.batch = 17;
+           }),
+      with("weight per layer",
+           [](Case& c) {
+             c.per_layer = true;
+             c.m = 17;
+             c.n = 33;
+           }),
+      with("gram",
+           [](Case& c) {
+             c.gram = true;
+             c.n = 37;
+           }),
       with("gram per layer", [](Case& c) { c.gram = c.per_layer = true; }),
-      with("one atom", [](Case& c) { c.n = c.m = c.batch = 1; c.level = 0.01; }),
-      with("one layer", [](Case& c) { c.layers = 1; c.batch = 33; }),
-      with("70 samples", [](Case& c) { c.layers = 2; c.batch = 70; c.m = 7; c.n = 9; }),
-      with("two panels", [](Case& c) { c.n = 261; c.m = 9; c.layers = 2; c.batch = 3; }),
-      with("two panels of residuals", [](Case& c) { c.m = 258; c.n = 9; c.layers = 2; }),
-      with("gram of two panels", [](Case& c) { c.gram = true; c.n = 258; c.layers = 2; }),
+      with("one atom",
+           [](Case& c) {
+             c.n = c.m = c.batch = 1;
+             c.level = 0.01;
+           }),
+      with("one layer",
+           [](Case& c) {
+             c.layers = 1;
+             c.batch = 33;
+           }),
+      with("70 samples",
+           [](Case& c) {
+             c.layers = 2;
+             c.batch = 70;
+             c.m = 7;
+             c.n = 9;
+           }),
+      with("two panels",
+           [](Case& c) {
+             c.n = 261;
+             c.m = 9;
+             c.layers = 2;
+             c.batch = 3;
+           }),
+      with("two panels of residuals",
+           [](Case& c) {
+             c.m = 258;
+             c.n = 9;
+             c.layers = 2;
+           }),
+      with("gram of two panels",
+           [](Case& c) {
+             c.gram = true;
+             c.n = 258;
+             c.layers = 2;
+           }),
       with("all zero", [](Case& c) { c.level = 100; }),
-      with("dense", [](Case& c) { c.level = 1e-4; c.initial = true; }),
-      with("atom", [](Case& c) { c.step = c.threshold = Axes::atom; c.batch = 35; }),
-      with("sample", [](Case& c) { c.step = c.threshold = Axes::sample; c.batch = 19; }),
-      with("full", [](Case& c) { c.step = c.threshold = Axes::full; c.initial = true; }),
-      with("rule", [](Case& c) { c.rule = true; c.batch = 18; }),
+      with("dense",
+           [](Case& c) {
+             c.level = 1e-4;
+             c.initial = true;
+           }),
+      with("atom",
+           [](Case& c) {
+             c.step = c.threshold = Axes::atom;
+             c.batch = 35;
+           }),
+      with("sample",
+           [](Case& c) {
+             c.step = c.threshold = Axes::sample;
+             c.batch = 19;
+           }),
+      with("full",
+           [](Case& c) {
+             c.step = c.threshold = Axes::full;
+             c.initial = true;
+           }),
+      with("rule",
+           [](Case& c) {
+             c.rule = true;
+             c.batch = 18;
+           }),
       with("gram with rule", [](Case& c) { c.gram = c.rule = c.initial = true; }),
-      with("bypass", [](Case& c) { c.bypass = 4; c.n = 40; }),
-      with("gram with bypass", [](Case& c) { c.gram = true; c.bypass = 50; c.n = 34; }),
-      with("momentum", [](Case& c) { c.momentum = c.initial = c.previous = true; c.batch = 21; }),
+      with("bypass",
+           [](Case& c) {
+             c.bypass = 4;
+             c.n = 40;
+           }),
+      with("gram with bypass",
+           [](Case& c) {
+             c.gram = true;
+             c.bypass = 50;
+             c.n = 34;
+           }),
+      with("momentum",
+           [](Case& c) {
+             c.momentum = c.initial = c.previous = true;
+             c.batch = 21;
+           }),
       with("momentum from x_0", [](Case& c) { c.momentum = c.initial = c.iterates = true; }),
       with("gram with momentum", [](Case& c) { c.gram = c.momentum = c.per_layer = true; }),
       with("heavy ball", [](Case& c) { c.momentum = c.heavy_ball = c.previous = true; }),
       with("gram with heavy ball",
            [](Case& c) { c.gram = c.momentum = c.heavy_ball = c.initial = true; }),
-      with("no skip", [](Case& c) { c.skip = false; c.gram = true; c.initial = true; }),
+      with("no skip",
+           [](Case& c) {
+             c.skip = false;
+             c.gram = true;
+             c.initial = true;
+           }),
       with("iterates", [](Case& c) { c.iterates = c.initial = true; }),
-      with("nonnegative", [](Case& c) { c.prox = Prox::nonnegative; c.initial = true; }),
+      with("nonnegative",
+           [](Case& c) {
+             c.prox = Prox::nonnegative;
+             c.initial = true;
+           }),
       with("hard", [](Case& c) { c.prox = Prox::hard; }),
-      with("smooth", [](Case& c) { c.prox = Prox::smooth; c.rule = true; }),
+      with("smooth",
+           [](Case& c) {
+             c.prox = Prox::smooth;
+             c.rule = true;
+           }),
       with("firm", [](Case& c) { c.prox = Prox::firm; }),
-      with("scad", [](Case& c) { c.prox = Prox::scad; c.gram = true; }),
+      with("scad",
+           [](Case& c) {
+             c.prox = Prox::scad;
+             c.gram = true;
+           }),
       with("nonnegative with bypass",
-           [](Case& c) { c.prox = Prox::nonnegative; c.bypass = 2; c.rule = true; }),
+           [](Case& c) {
+             c.prox = Prox::nonnegative;
+             c.bypass = 2;
+             c.rule = true;
+           }),
   };
 }
 
@@ -86,21 +183,20 @@ const Mode kModes[] = {{"plain", Precision::plain, 2e-6, 2e-5},
 
 void compare(const std::string& name, const Result& ours, const Result& expected,
              double tolerance) {
-  const std::pair<const char*, Array Result::*> fields[] = {
-      {"codes", &Result::codes},
-      {"iterates", &Result::iterates},
-      {"dc", &Result::linear},
-      {"dG", &Result::gram},
-      {"dA", &Result::dictionary_t},
-      {"dW", &Result::weight_t},
-      {"db", &Result::measurements},
-      {"dx_0", &Result::initial},
-      {"dstep", &Result::step},
-      {"dthreshold", &Result::threshold},
-      {"drule_weight", &Result::rule_weight},
-      {"drule_bias", &Result::rule_bias},
-      {"dmomentum", &Result::momentum},
-      {"dshape", &Result::shape}};
+  const std::pair<const char*, Array Result::*> fields[] = {{"codes", &Result::codes},
+                                                            {"iterates", &Result::iterates},
+                                                            {"dc", &Result::linear},
+                                                            {"dG", &Result::gram},
+                                                            {"dA", &Result::dictionary_t},
+                                                            {"dW", &Result::weight_t},
+                                                            {"db", &Result::measurements},
+                                                            {"dx_0", &Result::initial},
+                                                            {"dstep", &Result::step},
+                                                            {"dthreshold", &Result::threshold},
+                                                            {"drule_weight", &Result::rule_weight},
+                                                            {"drule_bias", &Result::rule_bias},
+                                                            {"dmomentum", &Result::momentum},
+                                                            {"dshape", &Result::shape}};
   for (const auto& [field, member] : fields) {
     if ((ours.*member).empty()) continue;
     expect(name + ": " + field, error_of(ours.*member, expected.*member), tolerance);
@@ -114,20 +210,20 @@ struct Setting {
   bool with_trace;
   std::size_t budget;  // bytes; 0: as many chunks as there are tiles
 };
-const Setting kWide = {"wide", device(227, 1), true, 0};      // tiles of up to 64 samples
-const Setting kSmall = {"small", device(64, 1), false, 0};    // smaller tiles
+const Setting kWide = {"wide", device(227, 1), true, 0};    // tiles of up to 64 samples
+const Setting kSmall = {"small", device(64, 1), false, 0};  // smaller tiles
 const Setting kCluster = {"cluster", device(227, 8), false, std::size_t{1} << 30};
 
 template <class T>
 void check_pass(const Case& c, const Data& d, const Result& expected, const Mode& mode,
                 const Setting& setting, bool backward) {
-  const std::string name = c.name + " " + mode.name + " " + setting.name +
-                           (backward ? " backward" : " forward");
+  const std::string name =
+      c.name + " " + mode.name + " " + setting.name + (backward ? " backward" : " forward");
   if (!wanted(name)) return;
   const Options options{mode.precision, setting.device, setting.with_trace, setting.budget};
   Path path = Path::none;
-  const Result result = backward ? run_backward<T>(c, d, options, &path)
-                                 : run_forward<T>(c, d, options, &path);
+  const Result result =
+      backward ? run_backward<T>(c, d, options, &path) : run_forward<T>(c, d, options, &path);
   if (path == Path::none) expect(name + ": takes the sizes", 1, 0);
   compare(name, result, expected, backward ? mode.backward : mode.forward);
 }

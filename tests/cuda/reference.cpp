@@ -184,7 +184,8 @@ Result reference(const Case& c, const Data& d) {
     }
     for (int k = 0; k <= K; ++k) {
       for (int i = 0; i < n; ++i) {
-        out.iterates[at(k * B + s, n, i)] = x[static_cast<std::size_t>(k + 1)][static_cast<std::size_t>(i)];
+        out.iterates[at(k * B + s, n, i)] =
+            x[static_cast<std::size_t>(k + 1)][static_cast<std::size_t>(i)];
       }
     }
     // Back: g[k + 1] is the gradient of x_k.
@@ -213,8 +214,7 @@ Result reference(const Case& c, const Data& d) {
       }
       if (c.rule) {
         const double gate = logistic(d.rule_weight[kk] * norms[kk] + d.rule_bias[kk]);
-        const double logit =
-            step_sum * (d.rule_maximum - d.rule_minimum) * gate * (1 - gate);
+        const double logit = step_sum * (d.rule_maximum - d.rule_minimum) * gate * (1 - gate);
         out.rule_weight[kk] += logit * norms[kk];
         out.rule_bias[kk] += logit;
         if (norms[kk] > 0) {

@@ -66,12 +66,14 @@ Bound<T>::Bound(const Case& c, const Data& d, Precision precision) {
     return arrays.back().get();
   };
   // A matrix with elements at row * row_stride + col * col_stride of every layer.
-  const auto packed_matrix = [&](const Array& a, int rows, int cols, int row_stride,
-                                 int col_stride, Layout layout) -> PackedMatrix<T> {
+  const auto packed_matrix = [&](const Array& a, int rows, int cols, int row_stride, int col_stride,
+                                 Layout layout) -> PackedMatrix<T> {
     if (a.empty()) return {};
     const std::int64_t size = static_cast<std::int64_t>(rows) * cols;
-    PackProblem<T> p{keep(a), static_cast<std::int64_t>(a.size()) / size, rows, cols, size,
-                     row_stride, col_stride, layout};
+    PackProblem<T> p{keep(a),    static_cast<std::int64_t>(a.size()) / size,
+                     rows,       cols,
+                     size,       row_stride,
+                     col_stride, layout};
     const std::size_t bytes = packed_bytes(rows, cols, sizeof(T), layout);
     packed.emplace_back(bytes * static_cast<std::size_t>(p.layers));
     check(pack(p, packed.back().get(), nullptr));
@@ -85,11 +87,10 @@ Bound<T>::Bound(const Case& c, const Data& d, Precision precision) {
   const bool mixed = precision == Precision::mixed;
   net.gram = packed_matrix(d.gram, c.n, c.n, c.n, 1, Layout::plain);
   net.gram_t = packed_matrix(d.gram, c.n, c.n, 1, c.n, Layout::plain);
-  net.dictionary_t = packed_matrix(d.dictionary, c.n, c.m, 1, c.n,
-                                   mixed ? Layout::split_bf16 : Layout::plain);
+  net.dictionary_t =
+      packed_matrix(d.dictionary, c.n, c.m, 1, c.n, mixed ? Layout::split_bf16 : Layout::plain);
   net.dictionary = packed_matrix(d.dictionary, c.m, c.n, c.n, 1, Layout::plain);
-  net.weight =
-      packed_matrix(d.weight, c.m, c.n, c.n, 1, mixed ? Layout::bf16 : Layout::plain);
+  net.weight = packed_matrix(d.weight, c.m, c.n, c.n, 1, mixed ? Layout::bf16 : Layout::plain);
   net.weight_t = packed_matrix(d.weight, c.n, c.m, 1, c.n, Layout::plain);
   net.linear = keep(d.linear);
   net.linear_layer_stride = c.per_layer ? c.batch * c.n : 0;
@@ -173,6 +174,8 @@ Result run_backward(const Case& c, const Data& d, const Options& options, Path* 
   const BoundTrace<T> trace(c);
   if (options.with_trace) {
     const Plan forward_plan = plan_forward(bound.net, options.device, true);
+    *path = forward_plan.path;
+    if (forward_plan.path == Path::none) return {};
     const Memory<unsigned char> workspace(forward_plan.workspace);
     const ForwardOutputs<T> nothing;
     check(forward(bound.net, nothing, &trace.trace, forward_plan, workspace.get(), nullptr));
@@ -200,9 +203,9 @@ Result run_backward(const Case& c, const Data& d, const Options& options, Path* 
           values(shape)};
 }
 
-#define INSTANTIATE(T)                                                              \
-  template struct Bound<T>;                                                         \
-  template Result run_forward<T>(const Case&, const Data&, const Options&, Path*);  \
+#define INSTANTIATE(T)                                                             \
+  template struct Bound<T>;                                                        \
+  template Result run_forward<T>(const Case&, const Data&, const Options&, Path*); \
   template Result run_backward<T>(const Case&, const Data&, const Options&, Path*);
 INSTANTIATE(float)
 INSTANTIATE(double)
