@@ -81,11 +81,10 @@ class Backend:
         """Forward pass; see `fastunroll.ops.reference.unrolled`."""
         a = UnrolledArguments(*arguments)
         codes, iterates = self._forward(a, with_iterates=a.with_iterates or a.with_objective)
-        none = codes.new_empty(0)
         return (
             codes,
-            reference.objective(a, iterates) if a.with_objective else none,
-            iterates if a.with_iterates else none,
+            reference.objective(a, iterates) if a.with_objective else codes.new_empty(0),
+            iterates if a.with_iterates else codes.new_empty(0),
         )
 
     def unrolled_backward(

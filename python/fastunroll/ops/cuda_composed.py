@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastunroll.ops.addresses import address
-from fastunroll.ops.arguments import UnrolledArguments
+from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
 from fastunroll.ops.cuda_network import Bound, Kernels, Precision
 
 TRACE_BYTES = 1 << 29
@@ -132,10 +132,8 @@ def backward(
                 found[name].narrow(axis, first, rows.stop - first).copy_(gradient)
             else:
                 found[name] += gradient
-    empty = a.threshold.new_empty(0)
-    return tuple(
-        found.get(name, empty) for name in UnrolledArguments._fields[: len(a.differentiable)]
-    )
+    all_names = UnrolledArguments._fields[:N_DIFFERENTIABLE]
+    return tuple(found.pop(n) if n in found else a.threshold.new_empty(0) for n in all_names)
 
 
 def _rows(value: Tensor | None, axis: int, rows: slice) -> Tensor | None:
@@ -162,8 +160,7 @@ class _Part:
         codes = a.threshold.new_empty(shape)
         layers = forward(self.kernels, self.bound, codes, codes.new_empty(0), self.stream)
         grad = codes.new_zeros(shape) if grad_codes is None else grad_codes.clone()
-        # Of x_{k-1}, by way of the momentum of the layer above.
-        from_above = codes.new_zeros(shape)
+        from_above: Tensor | None = None  # of x_{k-1}, by way of this layer's momentum
         count = self.bound.network.layer_backward_workspace()
         workspace = torch.empty(count, dtype=torch.uint8, device=codes.device)
         for k in reversed(range(a.n_layers)):
@@ -173,13 +170,14 @@ class _Part:
             at_direction, at_y = torch.empty_like(codes), torch.empty_like(codes)
             self._through_shrinkage(k, layer, grad, (at_direction, at_y), workspace)
             at_point = self._through_products(k, layer, at_direction)
+            if not a.heavy_ball:
+                at_y += at_point
+            grad, from_above = self._through_momentum(k, layer, at_y, from_above)
             if a.heavy_ball:
-                grad, from_above = self._through_momentum(k, layer, at_y, from_above)
                 grad += at_point
-            else:
-                grad, from_above = self._through_momentum(k, layer, at_y + at_point, from_above)
         if "initial" in self.found:
-            grad += from_above if a.previous is None else 0
+            if from_above is not None and a.previous is None:
+                grad += from_above
             self.found["initial"] += grad if grad_iterates is None else grad + grad_iterates[0]
         return self.found
 
@@ -219,12 +217,13 @@ class _Part:
         return at_residual @ a.dictionary
 
     def _through_momentum(
-        self, k: int, layer: Trace, grad: Tensor, from_above: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """From the gradient of y to those of x_k, complete, and of x_{k-1}."""
+        self, k: int, layer: Trace, grad: Tensor, from_above: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """From the gradient of y to those of x_k, with what came from above, and of x_{k-1}."""
         if self.a.momentum is None:
-            return grad + from_above, torch.zeros_like(grad)
+            return grad, None
         momentum = self.a.momentum[k]
         if "momentum" in self.found and layer.codes is not None and layer.before is not None:
             self.found["momentum"][k] += (grad * (layer.codes - layer.before)).sum()
-        return grad + momentum * grad + from_above, -momentum * grad
+        at_codes = grad + momentum * grad
+        return at_codes if from_above is None else at_codes + from_above, -momentum * grad
