@@ -210,13 +210,12 @@ def test_prepared_dictionary(form: str) -> None:
 def test_tf32_where_pytorch_may_use_it() -> None:
     b, given = randn(BATCH, M), parameters()
     exact = codes(b, *given)
-    flags = torch.backends.cuda.matmul
-    before = flags.fp32_precision
-    flags.fp32_precision = "tf32"
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
     try:
         rounded = codes(b, *given)
     finally:
-        flags.fp32_precision = before
+        torch.set_float32_matmul_precision(before)
     assert not torch.equal(exact, rounded)
     assert_close(rounded.detach(), exact.detach(), 3e-2, "codes")
 

@@ -38,7 +38,7 @@ Function = Callable[..., Any]
 def precision_of(clock: Clock, precision: str) -> Iterator[None]:
     """Let PyTorch and our kernels form products in a mode; PyTorch has no mixed one."""
     with (
-        clock.matmul_precision("tf32" if precision == "tf32" else "ieee"),
+        clock.matmul_precision(precision),
         use_precision(precision),
     ):
         yield

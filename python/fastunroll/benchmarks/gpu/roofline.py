@@ -93,8 +93,8 @@ def measure_ceilings(clock: Clock, size: int = 8192) -> Ceilings:
 
     copy = rate(2 * FLOAT * size * size, lambda: y.copy_(x))
     found = {}
-    for name in ("ieee", "tf32"):
+    for name in ("float32", "tf32"):
         with clock.matmul_precision(name):
             found[name] = rate(2 * size**3, lambda: x @ y)
     x, y = x.bfloat16(), y.bfloat16()
-    return Ceilings(copy, found["ieee"], found["tf32"], rate(2 * size**3, lambda: x @ y))
+    return Ceilings(copy, found["float32"], found["tf32"], rate(2 * size**3, lambda: x @ y))

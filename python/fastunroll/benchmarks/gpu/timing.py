@@ -32,14 +32,13 @@ class Clock:
 
     @contextmanager
     def matmul_precision(self, name: str) -> Iterator[None]:
-        """Let PyTorch's float32 products be ``"ieee"`` or ``"tf32"``."""
-        flags = torch.backends.cuda.matmul
-        before = flags.fp32_precision
-        flags.fp32_precision = name
+        """Let PyTorch's float32 products be ``"float32"`` or ``"tf32"``."""
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
         try:
             yield
         finally:
-            flags.fp32_precision = before
+            torch.set_float32_matmul_precision(before)
 
     def seconds(self, call: Call, n_inputs: int, repeats: int) -> float:
         """Mean time of a call, over the inputs in turn."""
