@@ -42,7 +42,7 @@ enum class Precision : int {
   plain = 0,  // multiplications and additions of float32
   split = 1,  // tensor cores, three TF32 products: float32 accuracy
   tf32 = 2,   // tensor cores, one TF32 product: 10 bits of the operands
-  mixed = 3,  // tensor cores, factored form: A^T by three BF16 products, W by one
+  mixed = 3,  // tensor cores, factored form: A^T by three BF16 products, W by one; back: as tf32
 };
 
 // ---- Bare shrinkage ------------------------------------------------------------------------
@@ -80,7 +80,7 @@ struct Network : Problem<T> {
 };
 
 // The layout of a packed matrix (rows, cols): panels of 256 columns, and in each the rows in
-// chunks of 8 that one stage of the kernels' pipelines takes; padded with zeros. Mixed precision
+// slabs that one stage of the kernels' pipelines takes (product.h); padded with zeros. Mixed precision
 // has its own layouts for what its forward pass reads, `dictionary_t` and `weight`; all others are
 // plain, also with mixed precision.
 enum class Layout : int { plain = 0, split_bf16 = 1, bf16 = 2 };
@@ -141,8 +141,8 @@ struct Plan {
 template <class T>
 Plan plan_forward(const Network<T>& network, const Device& device, bool with_trace);
 
-// The trace may be null. With one path and precision a sample's result does not depend on its
-// batch, bit for bit.
+// The trace may be null. On one path and with one precision a sample's result does not depend on
+// its batch, bit for bit.
 template <class T>
 Error forward(const Network<T>& network, const ForwardOutputs<T>& out, const Trace<T>* trace,
               const Plan& plan, void* workspace, Stream stream);
