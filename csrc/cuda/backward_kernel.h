@@ -18,9 +18,9 @@ class BackwardTile {
   __device__ __forceinline__ BackwardTile(const BackwardTileArguments<T>& a)
       : a_(a),
         net_(a.net),
-        n_(a.net.n_atoms),
-        m_(a.net.n_measurements),
-        row_n_(trace_row(n_)),
+        n_(static_cast<int>(a.net.n_atoms)),
+        m_(static_cast<int>(a.net.n_measurements)),
+        row_n_(static_cast<int>(trace_row(n_))),
         last_(static_cast<int>(a.net.n_layers) - 1),
         shared_(TileShared<T>::make(kSamples, a.net, false)) {}
 
@@ -98,7 +98,7 @@ class BackwardTile {
     sync_block();
     for (int s = warp(); s < kSamples; s += kWarps) {
       if (s < count_) through_prox(k, s);
-      const int first_zero = s < count_ ? static_cast<int>(n_) : 0;
+      const int first_zero = s < count_ ? n_ : 0;
       for (int i = first_zero + lane(); i < shared_.atoms.row; i += kWarp) {
         shared_.atoms.data[shared_.atoms.at(s, i)] = T(0);
       }
@@ -199,7 +199,7 @@ class BackwardTile {
 
   const BackwardTileArguments<T>& a_;
   const Network<T>& net_;
-  const std::int64_t n_, m_, row_n_;
+  const int n_, m_, row_n_;
   const int last_;  // layer
   const TileShared<T> shared_;
   std::int64_t first_ = 0;

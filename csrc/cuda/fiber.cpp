@@ -3,6 +3,12 @@
 
 #include <cstdint>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(start, bytes)
+#endif
+
 #if defined(__x86_64__)
 // void fastunroll_switch(void** save_stack_pointer, void* next_stack_pointer): the registers that
 // a call must preserve wait on the stack.
@@ -36,6 +42,8 @@ namespace fastunroll::cuda::emulate {
 #if defined(__x86_64__)
 
 void Context::start(char* stack, std::size_t bytes, void (*main)()) {
+  // The last thread on this stack never returned from its calls.
+  ASAN_UNPOISON_MEMORY_REGION(stack, bytes);
   constexpr int kRegisters = 6;
   const auto end = reinterpret_cast<std::uintptr_t>(stack + bytes) / 16 * 16;
   // As after a call: `main` finds the stack 8 bytes off a multiple of 16.
@@ -50,6 +58,7 @@ void Context::switch_to(Context& next) { fastunroll_switch(&stack_pointer_, next
 #else
 
 void Context::start(char* stack, std::size_t bytes, void (*main)()) {
+  ASAN_UNPOISON_MEMORY_REGION(stack, bytes);
   getcontext(&context_);
   context_.uc_stack.ss_sp = stack;
   context_.uc_stack.ss_size = bytes;

@@ -22,9 +22,9 @@ class ForwardTile {
   __device__ __forceinline__ ForwardTile(const ForwardArguments<T>& a)
       : a_(a),
         net_(a.net),
-        n_(a.net.n_atoms),
-        m_(a.net.n_measurements),
-        row_n_(trace_row(n_)),
+        n_(static_cast<int>(a.net.n_atoms)),
+        m_(static_cast<int>(a.net.n_measurements)),
+        row_n_(static_cast<int>(trace_row(n_))),
         shared_(TileShared<T>::make(kSamples, a.net, kBf16)) {}
 
   __device__ __forceinline__ void run() {
@@ -218,7 +218,7 @@ class ForwardTile {
 
   const ForwardArguments<T>& a_;
   const Network<T>& net_;
-  const std::int64_t n_, m_, row_n_;
+  const int n_, m_, row_n_;
   const TileShared<T> shared_;
   std::int64_t first_ = 0;  // sample
   int count_ = 0;           // samples of the tile
