@@ -91,9 +91,9 @@ BackwardArguments<T> backward_arguments(std::array<Address, 2> incoming,
   BackwardArguments<T> a;
   a.grad_codes = pointer<const T>(incoming[0]);
   a.grad_iterates = pointer<const T>(incoming[1]);
-  T** const targets[] = {&a.linear,       &a.gram,      &a.dictionary_t, &a.weight_t,
-                         &a.measurements, &a.initial,   &a.step,         &a.threshold,
-                         &a.rule_weight,  &a.rule_bias, &a.momentum,     &a.prox_shape};
+  T** const targets[] = {&a.linear,       &a.gram,      &a.dictionary, &a.weight,
+                         &a.measurements, &a.initial,   &a.step,       &a.threshold,
+                         &a.rule_weight,  &a.rule_bias, &a.momentum,   &a.prox_shape};
   for (std::size_t i = 0; i < outgoing.size(); ++i) *targets[i] = pointer<T>(outgoing[i]);
   a.n_grams = n_grams;
   a.n_weights = n_weights;

@@ -80,9 +80,9 @@ struct Network : Problem<T> {
 };
 
 // The layout of a packed matrix (rows, cols): panels of 256 columns, and in each the rows in
-// slabs that one stage of the kernels' pipelines takes (product.h); padded with zeros. Mixed precision
-// has its own layouts for what its forward pass reads, `dictionary_t` and `weight`; all others are
-// plain, also with mixed precision.
+// slabs that one stage of the kernels' pipelines takes (product.h); padded with zeros. Mixed
+// precision has its own layouts for what its forward pass reads, `dictionary_t` and `weight`; all
+// others are plain, also with mixed precision.
 enum class Layout : int { plain = 0, split_bf16 = 1, bf16 = 2 };
 
 // Bytes of one packed matrix with elements of `element_bytes`; the value of
@@ -153,10 +153,10 @@ template <class T>
 Plan plan_backward(const Network<T>& network, const BackwardArguments<T>& args,
                    const Device& device, bool has_trace, std::size_t budget);
 
-// Gradients as `BackwardArguments` says, without the objective's; every gradient that is asked for
-// is overwritten. Factored form: matrices dictionary, dictionary_t, weight and weight_t; Gram form:
-// gram and gram_t. The network must be the forward pass's, and the trace (if any) its trace, which
-// is overwritten.
+// Gradients as `BackwardArguments` says, but those of A and W transposed, without the objective's;
+// every gradient that is asked for is overwritten. Factored form: matrices dictionary,
+// dictionary_t, weight and weight_t; Gram form: gram and gram_t. The network must be the forward
+// pass's, and the trace (if any) its trace, which is overwritten.
 template <class T>
 Error backward(const Network<T>& network, const BackwardArguments<T>& args, const Trace<T>* trace,
                const Plan& plan, void* workspace, Stream stream);

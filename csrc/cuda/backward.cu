@@ -66,8 +66,8 @@ struct Pieces {
         threshold(net.threshold, args.threshold, net.n_layers, net.batch, chunk, net.n_atoms,
                   workspace),
         gram(args.gram, args.n_grams, net.n_atoms, net.n_atoms, workspace),
-        dictionary(args.dictionary_t, 1, net.n_atoms, net.n_measurements, workspace),
-        weight(args.n_weights == 0 ? nullptr : args.weight_t, args.n_weights, net.n_atoms,
+        dictionary(args.dictionary, 1, net.n_atoms, net.n_measurements, workspace),
+        weight(args.n_weights == 0 ? nullptr : args.weight, args.n_weights, net.n_atoms,
                net.n_measurements, workspace) {
     const std::int64_t n = trace_row(net.n_atoms), m = trace_row(net.n_measurements);
     const std::int64_t cells = net.n_layers * net.batch;

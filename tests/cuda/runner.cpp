@@ -158,8 +158,8 @@ Result run_backward(const Case& c, const Data& d, const Options& options, Path* 
   args.grad_iterates = grad_iterates.get();
   args.linear = linear.get();
   args.gram = gram.get();
-  args.dictionary_t = dictionary.get();
-  args.weight_t = weight.get();
+  args.dictionary = dictionary.get();
+  args.weight = weight.get();
   args.measurements = measurements.get();
   args.initial = initial.get();
   args.step = step.get();

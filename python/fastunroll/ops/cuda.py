@@ -99,7 +99,7 @@ class Backend:
         a = UnrolledArguments(*unrolled).differentiated(needs)
         grads = Gradients(grad_codes, grad_objective, grad_iterates)
         if grads.objective is None:
-            return self._backward(a, grads, needs)
+            return self._through_linear(a, grads, needs)
         # F(x_k) = 1/2 ||x_k A^T - b||^2 + lambda ||x_k||_1 by itself, then what it adds to x_k.
         _, iterates = self._forward(a, with_iterates=True)
         wanted = (True, needs[_DICTIONARY], needs[_MEASUREMENTS])
@@ -107,11 +107,31 @@ class Backend:
         added = next(through)
         if grads.iterates is not None:
             added = added + grads.iterates
-        found = list(self._backward(a, Gradients(grads.codes, None, added), needs))
+        found = list(self._through_linear(a, Gradients(grads.codes, None, added), needs))
         for place in (_DICTIONARY, _MEASUREMENTS):
             if needs[place]:
                 own = next(through)
                 found[place] = found[place] + own if found[place].numel() else own
+        return tuple(found)
+
+    def _through_linear(
+        self, a: UnrolledArguments, grads: Gradients, needs: list[bool]
+    ) -> tuple[Tensor, ...]:
+        """The backward pass, and where c = b W is made here, that of this product."""
+        if a.gram is None or a.linear is not None or not any(needs[i] for i in _FACTORED):
+            return self._backward(a, grads, needs)
+        of_linear = [need or i == 0 for i, need in enumerate(needs)]
+        found = list(self._backward(_with_linear(a), grads, of_linear))
+        assert a.measurements is not None
+        place, analysis = (_DICTIONARY, a.dictionary) if a.weight is None else (_WEIGHT, a.weight)
+        assert analysis is not None
+        if needs[place]:
+            found[place] = (a.measurements.mT @ found[0]).sum_to_size(analysis.shape)
+        if needs[_MEASUREMENTS]:
+            found[_MEASUREMENTS] = torch.einsum(
+                "lbn,lmn->bm", found[0], analysis if analysis.dim() == 3 else analysis[None]
+            )
+        found[0] = a.threshold.new_empty(0)
         return tuple(found)
 
     def _forward(self, a: UnrolledArguments, with_iterates: bool) -> tuple[Tensor, Tensor]:
