@@ -45,11 +45,11 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "no barrier before a slab is read": Mutant(
         *("product.h", "wait_copies<kStages - 2>();\n    sync_block();", "wait_copies<1>();"),
-        *("forward_plain.cu", "tied plain small forward", "without a barrier in between"),
+        *("forward_plain.cu", "factored plain small forward", "without a barrier in between"),
     ),
     "a copy is not waited for": Mutant(
         *("product.h", "wait_copies<kStages - 2>()", "wait_copies<kStages - 1>()"),
-        *("forward_plain.cu", "tied plain small forward", "was not waited for"),
+        *("forward_plain.cu", "factored plain small forward", "was not waited for"),
     ),
     "the wrong column": Mutant(
         *("product.h", "operand.at(i * 8 + lane() / 4, depth + k)", "i * 8 + lane() / 4"),
@@ -57,7 +57,7 @@ MUTANTS = {
     ),
     "rows shift while the product reads them": Mutant(
         *("forward_kernel.h", "if (!deferred(net_)) return;\n    sync_block();", ""),
-        *("forward_plain.cu", "gram plain small forward", "without a barrier in between"),
+        *("forward_plain.cu", "gram per layer plain small forward", "without a barrier in between"),
     ),
     "blocks of a cluster do not wait": Mutant(
         *("cluster.cu", "sum;\n      });\n      sync_cluster();", "sum;\n      });\n"),
