@@ -45,7 +45,7 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "no barrier before a slab is read": Mutant(
         *("product.h", "wait_copies<kStages - 2>();\n    sync_block();", "wait_copies<1>();"),
-        *("forward_plain.cu", "factored plain small forward", "without a barrier in between"),
+        *("forward_plain.cu", "factored plain small forward", "read before it is written"),
     ),
     "a copy is not waited for": Mutant(
         *("product.h", "wait_copies<kStages - 2>()", "wait_copies<kStages - 1>()"),
