@@ -174,15 +174,23 @@ def test_only_what_is_needed_is_returned(backends: dict[str, cuda.Backend], path
             assert_close(ours, theirs, 1e-9, f"gradient of {wanted}")
 
 
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("path", ["tile", "composed"])
-def test_gram_as_a_shortcut_of_the_forward_pass(
-    backends: dict[str, cuda.Backend], path: str
+def test_gram_without_its_linear_part(
+    backends: dict[str, cuda.Backend], path: str, tied: bool, learned: bool
 ) -> None:
-    """Where G is given without c, the gradients are those of the factored form."""
-    a = make_arguments(form="factored", tied=True, objective=True, **SMALL)
+    """A learned G stands beside c = b W; one that is not is a shortcut of the forward pass."""
+    a = make_arguments(form="factored", tied=tied, objective=True, **SMALL)
     assert a.dictionary is not None
-    a = a._replace(gram=(a.dictionary.mT @ a.dictionary)[None])
-    check(backends[path], a, 1e-9)
+    weight = a.dictionary if a.weight is None else a.weight[0]
+    a = a._replace(gram=(a.dictionary.mT @ weight)[None])
+    grads = output_gradients(a)
+    needs = [t is not None and (learned or t is not a.gram) for t in a.differentiable]
+    found = backends[path].unrolled_backward(*grads, *a, needs)
+    expected = reference.unrolled_backward(*grads, a, needs)
+    for name, ours, theirs in zip(a._fields, found, expected, strict=False):
+        assert_close(ours, theirs, 1e-9, f"gradient of {name}")
 
 
 # --- The bare shrinkage
