@@ -7,9 +7,9 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
 BIN := .venv/bin
-CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.hpp')
+CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 SOURCES := pyproject.toml CMakeLists.txt README.md constraints.txt \
-    $(shell find csrc python -type f -not -name '*.pyc')
+    $(shell find cmake csrc python -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
 .PHONY: bench bench-check build clean demo docs format help lint sanitize test

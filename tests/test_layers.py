@@ -15,7 +15,7 @@ PACKAGE = Path(fastunroll.__file__).parent
 NATIVE = Path(__file__).parent.parent / "csrc"
 
 LAYERS = [
-    {"_build", "_checks", "_files", "_native", "_optional", "_scalars"},
+    {"_build", "_checks", "_cuda", "_files", "_native", "_optional", "_scalars"},
     {"backend", "planner", "program"},
     {"ops"},
     {"functional", "layers", "prepared", "runtime"},

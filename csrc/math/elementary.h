@@ -3,6 +3,14 @@
 // to 1.5 units in the last place; NaN in gives NaN out.
 #pragma once
 
+#if defined(__CUDACC__)
+#define FASTUNROLL_HD __host__ __device__ __forceinline__
+#define FASTUNROLL_UNROLL
+#else
+#define FASTUNROLL_HD inline
+#define FASTUNROLL_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace fastunroll::math {
 
 // Numbers of terms, and ln 2 in two parts, of which the products of the first with the exponents
@@ -35,7 +43,7 @@ struct Elementary<float> {
 };
 
 template <class T>
-constexpr T inverse_factorial(int k) {
+FASTUNROLL_HD constexpr T inverse_factorial(int k) {
   T product = 1;
   for (int i = 2; i <= k; ++i) product *= static_cast<T>(i);
   return T(1) / product;
@@ -43,7 +51,7 @@ constexpr T inverse_factorial(int k) {
 
 // a in the lanes of the mask, b in the others.
 template <class V, class Mask>
-inline V choose(Mask mask, V a, V b) {
+FASTUNROLL_HD V choose(Mask mask, V a, V b) {
   return V::select(mask, a) + V::select(~mask, b);
 }
 
@@ -56,7 +64,7 @@ struct Exponential {
 // Of x - rest for x <= 0, where the rest is a rounding error of x; below the normal numbers e^x
 // stops at the smallest of them.
 template <template <class> class Vec, class T>
-inline Exponential<Vec<T>> exponential(Vec<T> x, Vec<T> rest = Vec<T>::broadcast(T(0))) {
+FASTUNROLL_HD Exponential<Vec<T>> exponential(Vec<T> x, Vec<T> rest = Vec<T>::broadcast(T(0))) {
   using V = Vec<T>;
   using C = Elementary<T>;
   const V integer = V::broadcast(C::kInteger);
@@ -67,7 +75,7 @@ inline Exponential<Vec<T>> exponential(Vec<T> x, Vec<T> rest = Vec<T>::broadcast
   const V r = V::fnma(n, V::broadcast(C::kLn2High), x) - V::fma(n, V::broadcast(C::kLn2Low), rest);
   // e^r - 1 = r + r^2 (1/2! + r/3! + ...), |r| <= ln(2) / 2
   V p = V::broadcast(inverse_factorial<T>(C::kExpTerms));
-#pragma GCC unroll 16
+  FASTUNROLL_UNROLL
   for (int k = C::kExpTerms - 1; k >= 2; --k) {
     p = V::fma(p, r, V::broadcast(inverse_factorial<T>(k)));
   }
@@ -79,7 +87,7 @@ inline Exponential<Vec<T>> exponential(Vec<T> x, Vec<T> rest = Vec<T>::broadcast
 
 // log(1 + z) for 0 <= z <= 1.
 template <template <class> class Vec, class T>
-inline Vec<T> log1p(Vec<T> z) {
+FASTUNROLL_HD Vec<T> log1p(Vec<T> z) {
   using V = Vec<T>;
   using C = Elementary<T>;
   const V half = V::broadcast(T(0.5));
@@ -90,7 +98,7 @@ inline Vec<T> log1p(Vec<T> z) {
   const V s = f / (V::broadcast(T(2)) + f);
   const V square = s * s;
   V p = V::broadcast(T(2) / T(2 * C::kLogTerms + 1));
-#pragma GCC unroll 16
+  FASTUNROLL_UNROLL
   for (int k = C::kLogTerms - 1; k >= 1; --k) {
     p = V::fma(p, square, V::broadcast(T(2) / T(2 * k + 1)));
   }

@@ -8,12 +8,6 @@
 #include "fastunroll/problem.h"
 #include "math/elementary.h"
 
-#if defined(__CUDACC__)
-#define FASTUNROLL_HD __host__ __device__ __forceinline__
-#else
-#define FASTUNROLL_HD inline
-#endif
-
 namespace fastunroll::math {
 
 // Value of the proximal operator where |u| > t (or u > t for non-negative codes); it is 0
@@ -66,19 +60,19 @@ struct Folded {
   V rate;  // what the steeper line's slope is above 1
 
   template <class T>
-  static Folded make(Prox prox, T shape) {
+  static FASTUNROLL_HD Folded make(Prox prox, T shape) {
     const T bend = least_shape(prox);
     return {V::broadcast(bend), V::broadcast(shape), V::broadcast(T(1) / (shape - bend))};
   }
 
   // |x| for |u| > t.
-  V value(V size, V threshold) const {
+  FASTUNROLL_HD V value(V size, V threshold) const {
     const V over = V::max(V::broadcast(0), V::fnma(bend, threshold, size));
     return V::min(V::fma(over, rate, size - threshold), size);
   }
 
   // At |x| > 0.
-  Slopes<V> slopes(V value, V threshold) const {
+  FASTUNROLL_HD Slopes<V> slopes(V value, V threshold) const {
     const V zero = V::broadcast(0);
     const V one = V::broadcast(1);
     const V at_bend = V::fma(bend, threshold, zero - threshold);
@@ -103,7 +97,7 @@ struct SmoothTerms {
 };
 
 template <template <class> class Vec, class T>
-inline SmoothTerms<Vec<T>> smooth_terms(Vec<T> size, Vec<T> threshold) {
+FASTUNROLL_HD SmoothTerms<Vec<T>> smooth_terms(Vec<T> size, Vec<T> threshold) {
   using V = Vec<T>;
   const V high = V::max(threshold, size);
   const V low = V::min(threshold, size);
@@ -116,7 +110,7 @@ inline SmoothTerms<Vec<T>> smooth_terms(Vec<T> size, Vec<T> threshold) {
 
 // |s| at a = |u|.
 template <template <class> class Vec, class T>
-inline Vec<T> smooth_value(Vec<T> size, Vec<T> threshold) {
+FASTUNROLL_HD Vec<T> smooth_value(Vec<T> size, Vec<T> threshold) {
   using V = Vec<T>;
   const V zero = V::broadcast(0);
   const SmoothTerms<V> e = smooth_terms(size, threshold);
@@ -126,7 +120,7 @@ inline Vec<T> smooth_value(Vec<T> size, Vec<T> threshold) {
 
 // Slopes of |s| at a = |u|: p + q and q - p with p = 1 / (1 + e^(t - a)), q = 1 / (1 + e^(a + t)).
 template <template <class> class Vec, class T>
-inline Slopes<Vec<T>> smooth_slopes(Vec<T> size, Vec<T> threshold) {
+FASTUNROLL_HD Slopes<Vec<T>> smooth_slopes(Vec<T> size, Vec<T> threshold) {
   using V = Vec<T>;
   const V one = V::broadcast(1);
   const SmoothTerms<V> e = smooth_terms(size, threshold);
@@ -143,7 +137,7 @@ inline Slopes<Vec<T>> smooth_slopes(Vec<T> size, Vec<T> threshold) {
 
 // The same slopes from the value y = |s|, which determines a: sinh(y/2) = e^(-t) sinh(a - y/2).
 template <template <class> class Vec, class T>
-inline Slopes<Vec<T>> smooth_slopes_from_value(Vec<T> value, Vec<T> decay) {
+FASTUNROLL_HD Slopes<Vec<T>> smooth_slopes_from_value(Vec<T> value, Vec<T> decay) {
   using V = Vec<T>;
   const V two = V::broadcast(2);
   const Exponential<V> e = exponential(V::broadcast(0) - value);

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastunroll import runtime
     from fastunroll._build import build_info
-    from fastunroll.backend import use_backend
+    from fastunroll.backend import use_backend, use_precision
     from fastunroll.functional import (
         UnrolledResult,
         prox_gradient_step,
@@ -40,6 +40,7 @@ __all__ = [
     "unrolled_gram",
     "unrolled_prox_gradient",
     "use_backend",
+    "use_precision",
 ]
 
 _MODULES = {
@@ -49,6 +50,7 @@ _MODULES = {
     "explain": "planner",
     "prepare": "prepared",
     "use_backend": "backend",
+    "use_precision": "backend",
 }
 """Where the names are defined, if not in `functional`."""
 

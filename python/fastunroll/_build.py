@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,11 +18,19 @@ def build_info() -> dict[str, Any]:
     -------
     dict
         ``isa`` in use, ``supported_isas`` of this processor and build (best last), ``openmp``,
-        ``compiler``, ``cuda`` (whether CUDA kernels were built), ``torch`` version, ``threads``.
+        ``compiler``, ``cuda`` (nvcc and architectures of the CUDA kernels, None where they were not
+        built), ``torch`` version, ``threads``.
     """
     return {
         **_native.build_info(),
-        "cuda": False,
+        "cuda": _cuda(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
+
+
+def _cuda() -> str | None:
+    if find_spec("fastunroll._cuda") is None:
+        return None
+    module = import_module("fastunroll._cuda")
+    return f"nvcc {module.compiler} for {module.architectures}"

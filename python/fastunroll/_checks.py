@@ -10,10 +10,13 @@ from fastunroll._scalars import check_number as check_number
 from fastunroll._scalars import check_positive_int as check_positive_int
 
 SUPPORTED_DTYPES = (torch.float32, torch.float64)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
-def check_tensor(name: str, value: object, ndims: tuple[int, ...]) -> Tensor:
+def check_tensor(name: str, value: object, ndims: tuple[int, ...], *, half: bool = False) -> Tensor:
     """Return ``value`` if it is a dense float32/float64 tensor with an allowed number of axes.
+
+    With ``half``, a tensor on a GPU may be float16 or bfloat16, too.
 
     Raises
     ------
@@ -24,7 +27,8 @@ def check_tensor(name: str, value: object, ndims: tuple[int, ...]) -> Tensor:
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if value.dtype not in SUPPORTED_DTYPES:
+    allowed_half = half and value.is_cuda and value.dtype in HALF_DTYPES
+    if value.dtype not in SUPPORTED_DTYPES and not allowed_half:
         raise TypeError(f"{name} must be float32 or float64, got {value.dtype}")
     if value.layout is not torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got layout {value.layout}")
@@ -103,8 +107,8 @@ def check_threshold(name: str, value: Tensor | float, u: Tensor) -> Tensor:
         If a number is negative or not finite, or the shape of a tensor does not fit.
     """
     if not isinstance(value, Tensor):
-        return u.new_tensor(check_number(name, value, minimum=0.0))
-    check_like(name, check_tensor(name, value, (0, 1, 2)), "u", u)
+        return u.new_full((), check_number(name, value, minimum=0.0))
+    check_like(name, check_tensor(name, value, (0, 1, 2), half=True), "u", u)
     allowed = [(), (1,), (u.shape[-1],)]
     if u.dim() == 2:
         allowed += [(u.shape[0], 1), (1, u.shape[1]), (1, 1)]

@@ -33,7 +33,7 @@ def soft_threshold(u: Tensor, threshold: Tensor | float, *, nonnegative: bool = 
     Parameters
     ----------
     u : (batch, n) or (n,)
-        Input, float32 or float64.
+        Input, float32 or float64; on a GPU also float16 or bfloat16.
     threshold : float or tensor
         t: a scalar, one per atom ``(n,)`` or one per sample ``(batch, 1)``.
     nonnegative : bool
@@ -51,7 +51,7 @@ def soft_threshold(u: Tensor, threshold: Tensor | float, *, nonnegative: bool = 
     ValueError
         If the threshold is negative or not finite, or its shape does not fit.
     """
-    u = check_tensor("u", u, (1, 2))
+    u = check_tensor("u", u, (1, 2), half=True)
     kind = "nonnegative" if nonnegative else "soft"
     return autograd.shrink(u, check_threshold("threshold", threshold, u), kind)
 
@@ -79,7 +79,7 @@ def smooth_soft_threshold(u: Tensor, threshold: Tensor | float) -> Tensor:
     TypeError, ValueError
         As `soft_threshold`.
     """
-    u = check_tensor("u", u, (1, 2))
+    u = check_tensor("u", u, (1, 2), half=True)
     return autograd.shrink(u, check_threshold("threshold", threshold, u), "smooth")
 
 
@@ -112,7 +112,8 @@ def unrolled_prox_gradient(
     Parameters
     ----------
     measurements : (batch, m) or (m,)
-        b.
+        b. On a GPU, those in float16 or bfloat16 give codes and iterates in that type, computed in
+        float32, the type of all other arguments.
     dictionary : (m, n) or PreparedDictionary
         A, or the result of `prepare`, which is faster when it is used again and again.
     weight : (m, n) or (n_layers, m, n), optional
@@ -170,7 +171,8 @@ def unrolled_prox_gradient(
         if codes is not None:
             return UnrolledResult(codes, None, None)
     flat = isinstance(measurements, Tensor) and measurements.dim() == 1
-    b = check_tensor("measurements", measurements, (1, 2))
+    b = check_tensor("measurements", measurements, (1, 2), half=True)
+    b = b.float() if b.dtype.itemsize < 4 else b
     b = b[None] if flat else b
     gram: Tensor | None = None
     packed: tuple[Tensor, ...] = ()
@@ -200,9 +202,13 @@ def unrolled_prox_gradient(
     n_layers = layer["threshold"].shape[0]
     if form == "auto":
         learns = autograd.needs_grad((matrix, weight))
-        form = planner.plan(
-            b.shape[0], (m, n), n_layers, n_weights=n_weights, learns_matrices=learns
-        ).form
+        plan = planner.plan(
+            *(b.shape[0], (m, n), n_layers),
+            n_weights=n_weights,
+            learns_matrices=learns,
+            device=b.device.type,
+        )
+        form = plan.form
     linear = None
     if form == "mixed":
         with torch.no_grad():
@@ -229,7 +235,12 @@ def unrolled_prox_gradient(
         given = (step.weight, step.bias) if isinstance(step, GradientNormStep) else (step,)
         tensors = [t for t in (*given, threshold, momentum, prox_shape) if isinstance(t, Tensor)]
         prepared.last_call.remember(options, tensors, arguments)
-    return result
+    if measurements.dtype == b.dtype:
+        return result
+    dtype, every = measurements.dtype, result.iterates
+    return result._replace(
+        codes=result.codes.to(dtype), iterates=None if every is None else every.to(dtype)
+    )
 
 
 def unrolled_gram(

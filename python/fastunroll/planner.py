@@ -16,6 +16,11 @@ learn, the backward pass adds
 
 The mixed form is Gram forward and factored backward. Whether a single product takes the lists or
 dense rows is no matter of planning: the kernels look at the lists, tile by tile.
+
+On a GPU all products are dense, and the backward pass runs forward again first:
+
+    Gram       n^2     backward  3 n^2;  forming m n^2 per Gram matrix, and twice that backward
+    factored   2 m n   backward  6 m n;  with mixed precision a third of it
 """
 
 from __future__ import annotations
@@ -23,13 +28,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastunroll._scalars import check_number, check_positive_int
+from fastunroll._scalars import check_choice, check_number, check_positive_int
+from fastunroll.backend import forced_precision
 
 TYPICAL_DENSITY = 0.15
 """Mean share of non-zeros of the iterates of trained networks."""
 
 DENSE_RATE = 2.0
 """Speed of dense products over that of sparse ones, per multiply-add, in float32 with AVX-512."""
+
+MIXED_SHARE = 1 / 3
+"""Time of the factored form in mixed precision, three BF16 products and one, over that of two times
+three TF32 products, which take twice as long each."""
 
 MAX_PREPARED_GRAM_ELEMENTS = 1 << 28
 """A prepared Gram matrix larger than this (1 GiB in float32) is not formed unless asked for."""
@@ -52,6 +62,7 @@ def plan(
     n_weights: int = 1,
     learns_matrices: bool = False,
     density: float = TYPICAL_DENSITY,
+    device: str = "cpu",
 ) -> Plan:
     """Choose the form for a dictionary that changes between calls.
 
@@ -68,7 +79,9 @@ def plan(
     learns_matrices : bool
         Whether a gradient reaches A or W.
     density : float
-        Expected share of non-zeros of the codes between the layers.
+        Expected share of non-zeros of the codes between the layers; means nothing on a GPU.
+    device : {"cpu", "cuda"}
+        Type of the device.
 
     Returns
     -------
@@ -76,6 +89,8 @@ def plan(
     """
     m, n = shape
     applications = batch * n_layers
+    if device == "cuda":
+        return _plan_cuda(applications, m, n, n_weights, learns_matrices)
     sparse = applications * density
     forming = n_weights * m * n * n / DENSE_RATE
     linear = batch * n_weights * m * n / DENSE_RATE
@@ -93,7 +108,26 @@ def plan(
     return Plan(min(costs, key=costs.__getitem__), costs)
 
 
-def plan_prepared(shape: Sequence[int], n_weights: int = 1) -> Plan:
+def _plan_cuda(applications: int, m: int, n: int, n_weights: int, learns_matrices: bool) -> Plan:
+    """As `plan`, where all products are dense."""
+    forming = n_weights * m * n * n
+    gram = applications * n * n
+    factored = applications * 2 * m * n * _factored_share()
+    costs = {"gram": gram + forming, "factored": factored}
+    if learns_matrices:
+        costs = {
+            "gram": 4 * gram + 3 * forming,
+            "factored": 4 * factored,
+            "mixed": gram + forming + 3 * factored,
+        }
+    return Plan(min(costs, key=costs.__getitem__), costs)
+
+
+def _factored_share() -> float:
+    return MIXED_SHARE if forced_precision() == "mixed" else 1.0
+
+
+def plan_prepared(shape: Sequence[int], n_weights: int = 1, *, device: str = "cpu") -> Plan:
     """Choose the form for a fixed dictionary: forming G is paid once, if there is memory for it.
 
     Parameters
@@ -102,6 +136,8 @@ def plan_prepared(shape: Sequence[int], n_weights: int = 1) -> Plan:
         (n_measurements, n_atoms).
     n_weights : int
         1 for weights W tied over the layers, else K.
+    device : {"cpu", "cuda"}
+        Type of the device.
 
     Returns
     -------
@@ -113,6 +149,8 @@ def plan_prepared(shape: Sequence[int], n_weights: int = 1) -> Plan:
         "gram": TYPICAL_DENSITY * n * n + (m * n / DENSE_RATE if n_weights > 1 else 0),
         "factored": m * n * (TYPICAL_DENSITY + 1 / DENSE_RATE),
     }
+    if device == "cuda":
+        costs = {"gram": float(n * n), "factored": 2 * m * n * _factored_share()}
     if n_weights * n * n > MAX_PREPARED_GRAM_ELEMENTS:
         return Plan("factored", costs)
     return Plan(min(costs, key=costs.__getitem__), costs)
@@ -126,6 +164,7 @@ def explain(
     n_weights: int = 1,
     learns_matrices: bool = False,
     density: float = TYPICAL_DENSITY,
+    device: str = "cpu",
 ) -> str:
     """Say in a few lines which form a call would take, and why.
 
@@ -133,7 +172,7 @@ def explain(
 
     Parameters
     ----------
-    batch, shape, n_layers, n_weights, learns_matrices, density
+    batch, shape, n_layers, n_weights, learns_matrices, density, device
         As in `plan`.
 
     Returns
@@ -158,6 +197,7 @@ def explain(
         check_positive_int("shape", size)
     if check_number("density", density, minimum=0.0) > 1:
         raise ValueError(f"density must be at most 1, got {density:g}")
+    check_choice("device", device, ("cpu", "cuda"))
     chosen = plan(
         batch,
         shape,
@@ -165,12 +205,13 @@ def explain(
         n_weights=n_weights,
         learns_matrices=learns_matrices,
         density=density,
+        device=device,
     )
-    prepared = plan_prepared(shape, n_weights)
+    prepared = plan_prepared(shape, n_weights, device=device)
     purpose = "training of A or W" if learns_matrices else "A and W given"
     lines = [
         f"(m, n) = {tuple(shape)}, {n_layers} layers, {n_weights} W, batch {batch}, "
-        f"density {density:g}, {purpose}: {chosen.form}"
+        f"{'GPU' if device == 'cuda' else f'density {density:g}'}, {purpose}: {chosen.form}"
     ]
     for form, cost in sorted(chosen.costs.items(), key=lambda item: item[1]):
         lines.append(f"  {form:8}  {cost / batch / 1e6:10.3f} M multiply-adds a sample")

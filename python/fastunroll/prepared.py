@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastunroll import planner
 from fastunroll._checks import check_choice, check_dictionary, check_like, check_tensor
+from fastunroll.ops import cuda
 from fastunroll.ops.cpu import multiply
 from fastunroll.ops.pack import pack_operands
 from fastunroll.ops.repeat import RepeatedCall
@@ -28,7 +29,7 @@ class PreparedDictionary:
     dictionary : (m, n)
     weight : (1 or K, m, n), or None where W = A
     gram : (1 or K, n, n), or None in the factored form
-    packed : copies in the kernels' layout (see `fastunroll.ops.pack`), empty off the CPU
+    packed : copies in the layout of the device's kernels, empty where there are none
     last_call : what the kernels were told in the last call, for when it is repeated
     """
 
@@ -92,7 +93,9 @@ def prepare(
         if not bool(torch.isfinite(weight).all()):
             raise ValueError("weight contains NaN or Inf")
     if check_choice("form", form, FORMS) == "auto":
-        form = planner.plan_prepared(dictionary.shape, 1 if weight is None else len(weight)).form
+        n_weights = 1 if weight is None else len(weight)
+        device = dictionary.device.type
+        form = planner.plan_prepared(dictionary.shape, n_weights, device=device).form
     native = dictionary.device.type == "cpu"
     with torch.no_grad():
         gram = None
@@ -105,4 +108,6 @@ def prepare(
         if native:
             symmetric = weight is None
             packed = pack_operands(gram, dictionary, weight, analysis=True, symmetric=symmetric)
+        elif dictionary.device.type == "cuda" and cuda.BACKEND is not None:
+            packed = cuda.BACKEND.prepare(gram, dictionary, weight)
         return PreparedDictionary(dictionary, weight, gram, packed)

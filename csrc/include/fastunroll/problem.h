@@ -105,7 +105,7 @@ struct Problem {
   bool with_objective = false;  // F(x) = 1/2 ||x A^T - b||^2 + objective_weight ||x||_1
   T objective_weight = 0;
 
-  bool factored() const {
+  constexpr bool factored() const {
     return gram.data == nullptr && gram_t.data == nullptr && gram_layers.data == nullptr;
   }
   bool gram_per_layer() const { return gram.layer_stride != 0 || gram_layers.data != nullptr; }

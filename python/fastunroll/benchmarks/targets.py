@@ -70,7 +70,7 @@ def load_targets(path: str | os.PathLike[str]) -> list[Target]:
         If a table is not as above; the message names it.
     """
     try:
-        tables = _parse(Path(path).read_text())["target"]
+        tables = parse_toml(Path(path).read_text())["target"]
         return [_target(table) for table in tables]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of targets: {error}") from error
@@ -95,7 +95,8 @@ def describe(result: Reached) -> dict[str, Any]:
     return {**asdict(result), "met": result.met}
 
 
-def _parse(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text."""
     toml = import_optional("tomllib" if sys.version_info >= (3, 11) else "tomli", "bench")
     parsed: dict[str, Any] = toml.loads(text)
     return parsed

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from fastunroll._native import Tape
 from fastunroll.backend import forced_backend
 from fastunroll.ops import cpu as cpu  # registers the native kernels
+from fastunroll.ops import cuda as cuda
 from fastunroll.ops import reference
 from fastunroll.ops.arguments import N_DIFFERENTIABLE, UnrolledArguments
 

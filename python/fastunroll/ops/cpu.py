@@ -11,6 +11,7 @@ from torch import Tensor
 from fastunroll import _native
 from fastunroll._native import Tape
 from fastunroll.ops import native
+from fastunroll.ops.addresses import address, contiguous, parameter, rows_contiguous
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
 from fastunroll.ops.pack import pack, pack_operands
 from fastunroll.ops.schema import library
@@ -23,33 +24,12 @@ def _threads(work: int) -> int:
     return native.threads_for(work, torch.get_num_threads())
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def _parameter(value: Tensor | None) -> native.Parameter:
-    if value is None:
-        return native.Parameter()
-    return native.parameter(value.data_ptr(), value.shape, value.stride())
-
-
 def _layers(matrices: Tensor | None, by_tile: bool) -> native.Parameter:
     """Matrices of every layer that the kernels pack themselves."""
     if matrices is None or len(matrices) == 1 or not by_tile:
         return native.Parameter()
     layer, row, column = matrices.stride()
     return native.Parameter(matrices.data_ptr(), (layer, row, column))
-
-
-def _rows_contiguous(parameter: Tensor | None) -> Tensor | None:
-    """The parameter with unit stride over its atoms."""
-    if parameter is None or parameter.shape[2] == 1 or parameter.stride(2) == 1:
-        return parameter
-    return parameter.contiguous()
-
-
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
 
 
 class Bound:
@@ -75,9 +55,9 @@ class Bound:
             adjoint=adjoint,
             untied=not by_tile,
         )
-        rows = [_contiguous(t) for t in (a.linear, a.measurements, a.initial, a.previous)]
-        layer = [_contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum, a.prox_shape)]
-        step, threshold = _rows_contiguous(a.step), _rows_contiguous(a.threshold)
+        rows = [contiguous(t) for t in (a.linear, a.measurements, a.initial, a.previous)]
+        layer = [contiguous(t) for t in (a.rule_weight, a.rule_bias, a.momentum, a.prox_shape)]
+        step, threshold = rows_contiguous(a.step), rows_contiguous(a.threshold)
         self.keep_alive = (packed, rows, layer, step, threshold)
         m = a.dictionary.shape[0] if a.dictionary is not None else 0
         self.m, self.n, self.dtype = m, a.n_atoms, a.threshold.dtype
@@ -86,15 +66,15 @@ class Bound:
         self.problem = native.make_problem(
             a.threshold.element_size(),
             (a.batch, m, a.n_atoms, a.n_layers),
-            tuple(map(_address, packed)),
+            tuple(map(address, packed)),
             gram_per_layer=a.gram is not None and a.gram.shape[0] > 1,
             weight_per_layer=a.weight is not None and a.weight.shape[0] > 1,
             layers=(_layers(a.gram, by_tile), _layers(a.weight, by_tile)),
-            rows=tuple(map(_address, rows)),
+            rows=tuple(map(address, rows)),
             linear_per_layer=a.linear is not None and a.linear.shape[0] > 1,
-            step=_parameter(step),
-            threshold=_parameter(threshold),
-            layer=tuple(map(_address, layer)),
+            step=parameter(step),
+            threshold=parameter(threshold),
+            layer=tuple(map(address, layer)),
             rule_range=(a.rule_minimum, a.rule_maximum),
             bypass=a.bypass,
             prox=a.prox,
@@ -127,7 +107,7 @@ def run_unrolled(
     objective = new_empty(layers + 1, batch) if a.with_objective else None
     iterates = new_empty(layers + 1, batch, n) if a.with_iterates else None
     bound = Bound(a)
-    addresses = (codes.data_ptr(), _address(objective), _address(iterates))
+    addresses = (codes.data_ptr(), address(objective), address(iterates))
     native.check(bound.problem.forward(*addresses, tape, _threads(bound.work)))
     return codes, objective, iterates
 
@@ -167,12 +147,12 @@ def run_unrolled_backward(
     targets = _gradients(a, needs)
     adjoint = needs[UnrolledArguments._fields.index("measurements")]
     bound = Bound(a, forward=tape is None, backward=True, adjoint=adjoint)
-    incoming = [_contiguous(g) for g in grads]
+    incoming = [contiguous(g) for g in grads]
     native.check(
         bound.problem.backward(
             tape,
-            tuple(map(_address, incoming)),
-            tuple(map(_address, targets)),
+            tuple(map(address, incoming)),
+            tuple(map(address, targets)),
             1 if a.gram is None else a.gram.shape[0],
             0 if a.weight is None else a.weight.shape[0],
             _threads(bound.work),

@@ -6,6 +6,8 @@ It defines the meaning of the operators, serves dtypes and devices without a ker
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -129,11 +131,26 @@ def _step(a: UnrolledArguments, direction: Tensor, layer: int) -> Tensor:
     return a.rule_minimum + (a.rule_maximum - a.rule_minimum) * gate
 
 
-def _objective(a: UnrolledArguments, x: Tensor) -> Tensor:
-    """LASSO objective F(x) = 1/2 ||x A^T - b||^2 + lambda ||x||_1 per sample: (B,)."""
+def objective(a: UnrolledArguments, x: Tensor) -> Tensor:
+    """LASSO objective F(x) = 1/2 ||x A^T - b||^2 + lambda ||x||_1 of x (..., B, n): (..., B)."""
     assert a.dictionary is not None and a.measurements is not None
     residual = x @ a.dictionary.mT - a.measurements
     return 0.5 * residual.square().sum(-1) + a.objective_weight * x.abs().sum(-1)
+
+
+def objective_backward(
+    a: UnrolledArguments, x: Tensor, grad: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    """Gradients of `objective` with respect to those of x, A and b that are wanted."""
+    tensors = (x, a.dictionary, a.measurements)
+    inputs = [
+        t.detach().requires_grad_(want)
+        for t, want in zip(tensors, wanted, strict=True)
+        if t is not None
+    ]
+    with torch.enable_grad():
+        value = objective(a._replace(dictionary=inputs[1], measurements=inputs[2]), inputs[0])
+    return torch.autograd.grad(value, [t for t in inputs if t.requires_grad], grad)
 
 
 def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,11 +178,11 @@ def unrolled(a: UnrolledArguments) -> tuple[Tensor, Tensor, Tensor]:
         shape = None if a.prox_shape is None else a.prox_shape[layer]
         before, x = x, prox(u, a.threshold[layer], a.prox, bypass, shape)
         iterates.append(x)
-    objective = [_objective(a, x) for x in iterates] if a.with_objective else []
+    values = [objective(a, x) for x in iterates] if a.with_objective else []
     none = a.threshold.new_empty(0)
     return (
         x,
-        torch.stack(objective) if a.with_objective else none,
+        torch.stack(values) if a.with_objective else none,
         torch.stack(iterates) if a.with_iterates else none,
     )
 
