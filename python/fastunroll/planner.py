@@ -6,7 +6,8 @@ Per sample and layer, with codes of density d, the forward pass costs
     factored   d m n  +  m n / r      a sparse product with A^T, a dense one with W
 
 where a dense product runs r times as fast per multiply-add as one of lists. Every Gram matrix that
-must be formed costs m n^2 / r. When A or W learn, the backward pass adds
+must be formed costs m n^2 / r, half of it where W = A and no gradient goes through it. When A or W
+learn, the backward pass adds
 
     Gram       2 d n^2                the adjoint product and dG; and 2 m n^2 / r per Gram matrix
     factored   5 d m n                residual, two adjoint products, and a sum each for A and W
@@ -47,6 +48,7 @@ def plan(
     n_layers: int,
     *,
     n_weights: int = 1,
+    symmetric: bool = False,
     learns_matrices: bool = False,
     density: float = TYPICAL_DENSITY,
 ) -> Plan:
@@ -62,6 +64,8 @@ def plan(
         K.
     n_weights : int
         1 for weights W tied over the layers, else K.
+    symmetric : bool
+        Whether W = A.
     learns_matrices : bool
         Whether a gradient reaches A or W.
     density : float
@@ -75,14 +79,15 @@ def plan(
     applications = batch * n_layers
     sparse = applications * density
     forming = n_weights * m * n * n / DENSE_RATE
-    gram = sparse * n * n + forming
+    plain_forming = forming / 2 if symmetric else forming
+    gram = sparse * n * n + plain_forming
     factored = applications * m * n * (density + 1 / DENSE_RATE)
     if not learns_matrices:
         costs = {"gram": gram, "factored": factored}
     else:
         factored_backward = sparse * 5 * m * n
         costs = {
-            "gram": gram + sparse * 2 * n * n + 2 * forming,
+            "gram": sparse * 3 * n * n + 3 * forming,
             "factored": factored + factored_backward,
             "mixed": gram + factored_backward,
         }
@@ -120,6 +125,7 @@ def explain(
     n_layers: int,
     *,
     n_weights: int = 1,
+    symmetric: bool = False,
     learns_matrices: bool = False,
     density: float = TYPICAL_DENSITY,
 ) -> str:
@@ -129,7 +135,7 @@ def explain(
 
     Parameters
     ----------
-    batch, shape, n_layers, n_weights, learns_matrices, density
+    batch, shape, n_layers, n_weights, symmetric, learns_matrices, density
         As in `plan`.
 
     Returns
@@ -159,6 +165,7 @@ def explain(
         shape,
         n_layers,
         n_weights=n_weights,
+        symmetric=symmetric,
         learns_matrices=learns_matrices,
         density=density,
     )
