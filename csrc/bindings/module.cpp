@@ -169,6 +169,14 @@ void bind_functions(py::module_& m, const std::string& dtype) {
             layers, pointer<T>(out), threads));
       },
       py::call_guard<py::gil_scoped_release>());
+  m.def(("gram_" + dtype).c_str(),
+        [](Address transposed, Address packed, std::int64_t rows, std::int64_t cols, Address out,
+           int threads) {
+          return static_cast<int>(cpu::gram<T>(pointer<const T>(transposed),
+                                               matrix<T>(packed, rows, cols, false),
+                                               pointer<T>(out), threads));
+        },
+        py::call_guard<py::gil_scoped_release>());
   m.def(("shrink_" + dtype).c_str(),
         [](Address u, std::int64_t rows, std::int64_t cols, Address threshold, bool per_sample,
            bool per_atom, int prox, Address out, int threads) {

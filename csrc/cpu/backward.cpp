@@ -12,16 +12,17 @@ namespace fastunroll::cpu {
 namespace {
 
 // Samples of a tile: as many as keep its traces in a second-level cache, and no more than fill the
-// vectors' loops. Where every layer has matrices of its own, each tile takes up all of them and
-// their gradients; then more samples share that, though a batch still makes several tiles. The
-// number depends on the sizes alone, because sums over samples go tile by tile and the result must
-// not depend on the threads.
+// vectors' loops; but many where A itself does not fit there, and every tile reads it anew. Where
+// every layer has matrices of its own, each tile takes up all of them and their gradients; then
+// more samples share that, though a batch still makes several tiles. The number depends on the
+// sizes alone, because sums over samples go tile by tile and the result must not depend on the
+// threads.
 constexpr std::int64_t kMaxTileSamples = 32;
 constexpr std::int64_t kMaxUntiedTileSamples = 128;
 constexpr std::int64_t kUntiedTiles = 4;
 constexpr int kUntiedGroup = 2;  // tiles that run before their sums are added
 constexpr std::int64_t kMinTileSamples = 8;
-constexpr std::int64_t kTileBytes = 2 << 20;
+constexpr std::int64_t kLargeTileSamples = 64;
 
 template <class T>
 std::int64_t tile_samples(const Problem<T>& problem, const BackwardArguments<T>& args) {
@@ -29,9 +30,12 @@ std::int64_t tile_samples(const Problem<T>& problem, const BackwardArguments<T>&
     const std::int64_t share = (problem.batch + kUntiedTiles - 1) / kUntiedTiles;
     return std::clamp(share, kMaxTileSamples, kMaxUntiedTileSamples);
   }
+  if (problem.factored() && args.tape != nullptr && exceeds_cache(problem.dictionary_t)) {
+    return kLargeTileSamples;
+  }
   const std::int64_t row = problem.n_atoms + 2 * problem.n_measurements;
   const std::int64_t sample = problem.n_layers * row * static_cast<std::int64_t>(sizeof(T));
-  return std::clamp(kTileBytes / sample, kMinTileSamples, kMaxTileSamples);
+  return std::clamp(kCacheBytes / sample, kMinTileSamples, kMaxTileSamples);
 }
 
 // Rows of a block of columns that one task sums.

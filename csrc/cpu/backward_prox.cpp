@@ -122,7 +122,7 @@ void BackwardTile<T>::keep_terms(const ParameterTerms<T>& parameter, std::int64_
     T* out = parameter.out + sample_index(k, s) * problem_.n_atoms;
     for (std::int32_t p = 0; p < count; ++p) out[index[p]] = term(p);
   } else {
-    T* out = parameter.terms.get() + (k * tile_.capacity() + s) * all_atoms_.stride();
+    T* out = parameter.terms.get() + (k * tile_.capacity() + s) * problem_.n_atoms;
     for (std::int32_t p = 0; p < count; ++p) out[p] = term(p);
   }
 }

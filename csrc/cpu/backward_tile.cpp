@@ -45,7 +45,7 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
   grad_codes_ = RowStore<T>(3, capacity, n);
   if (problem.momentum != nullptr) grad_point_ = RowStore<T>(1, capacity, n);
   if (factored || (analysis_ && args.measurements != nullptr)) {
-    grad_residual_ = RowStore<T>(factored ? stages : 1, capacity, m, Fill::none);
+    grad_residual_ = RowStore<T>(factored ? 0 : 1, capacity, m, Fill::none);
   }
   const bool objective = args.grad_objective != nullptr;
   if (objective) {
@@ -59,14 +59,15 @@ BackwardTile<T>::BackwardTile(const Problem<T>& problem, const BackwardArguments
     slopes_ = Buffer<T>(3 * all.stride, Fill::none);
     thresholds_ = Buffer<T>(all.stride, Fill::none);
   }
-  step_ = ParameterTerms<T>(problem.step, args.step, stages, capacity, all.stride);
-  threshold_ = ParameterTerms<T>(problem.threshold, args.threshold, stages, capacity, all.stride);
-  if (args.gram != nullptr || wants_dictionary_) {
-    points_by_row_ = TransposedStore<T>(stages, capacity, n);
-  }
-  if (wants_weight_) directions_by_row_ = TransposedStore<T>(stages, capacity, n);
+  step_ = ParameterTerms<T>(problem.step, args.step, stages, capacity, n);
+  threshold_ = ParameterTerms<T>(problem.threshold, args.threshold, stages, capacity, n);
+  points_by_row_ = TransposedStore<T>(args.gram != nullptr ? stages : 0, capacity, n);
+  directions_by_row_ = TransposedStore<T>(wants_weight_ && !factored ? stages : 0, capacity, n);
   if (objective && args.dictionary != nullptr) {
     codes_by_row_ = TransposedStore<T>(stages + 1, capacity, n);
+  }
+  if (args.tape != nullptr && args.n_weights == 0 && wants_dictionary_ && !objective) {
+    late_ = std::make_unique<LateLayers<T>>(problem, capacity);
   }
 }
 
@@ -85,6 +86,13 @@ void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
     tile_.run(first, samples, {});
   } else {
     tile_.restore(first, samples, *args_.tape);
+    if (late_ != nullptr) late_->start(tile_);
+    if (problem_.factored()) tile_.restore_residuals(first_late());
+  }
+  if (problem_.factored()) {
+    grad_residual_.reserve(first_late());
+    if (wants_dictionary_) points_by_row_.reserve(first_late());
+    if (wants_weight_) directions_by_row_.reserve(first_late());
   }
   for (std::int64_t slot = 0; slot < 3; ++slot) {
     std::fill(grad_codes_.rows(slot), grad_codes_.rows(slot) + samples * grad_codes_.stride(),
@@ -102,11 +110,13 @@ void BackwardTile<T>::run(std::int64_t first, std::int64_t samples) {
     write_linear(k);
     const bool momentum = problem_.momentum != nullptr;
     T* target = momentum ? grad_point_.rows(0) : grad_codes_.rows(k % 3);
-    std::fill(target, target + samples * grad_codes_.stride(), T(0));
     const bool every_atom = momentum || (k == 0 && args_.initial != nullptr);
     const Lists<T> wanted = every_atom ? all_atoms_.lists(0) : tile_.codes(k);
     if (!problem_.factored()) {
       through_gram(k, wanted, target);
+    } else if (k >= first_late()) {
+      late_->through(tile_, k, on_support(k + 1, grad_direction_), target, grad_codes_.stride());
+      if (k == first_late()) late_->finish(tile_, args_.measurements);
     } else {
       through_dictionary(k, wanted, target);
     }
@@ -216,6 +226,7 @@ void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* ta
   if (wants_weight_ || (analysis_ && args_.measurements != nullptr)) through_analysis(k);
   const bool needed = k > 0 || args_.initial != nullptr || problem_.momentum != nullptr;
   if (!needed) return;
+  std::fill(target, target + tile_.samples() * grad_codes_.stride(), T(0));
   if (rule()) {
     kernels_.row_dots(tile_.samples(), wanted, tile_.gram(k), 0, grad_directions_.rows(k),
                       grad_directions_.stride(), dots_.get(), tile_.cursor());
@@ -334,6 +345,8 @@ void BackwardTile<T>::add_dictionary(std::int64_t k, const Part& part) const {
     accumulate(part, codes_by_row_.get(k + 1), objective_residual_, k + 1);
   }
   if (k < 0) return;
+  if (k == first_late()) late_->add(tile_, part.first, part.last, part.column, part.target);
+  if (k >= first_late()) return;
   if (wants_dictionary_) accumulate(part, points_by_row_.get(k), grad_residual_, k);
   if (args_.n_weights == 0 && wants_weight_) add_weight(k, part);
 }
@@ -350,7 +363,7 @@ template <class T>
 void BackwardTile<T>::add_atom_terms(std::int64_t k, double* step, double* threshold) const {
   const Lists<T> codes = tile_.codes(k + 1);
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
-    const std::int64_t term_row = (k * tile_.capacity() + s) * codes.stride;
+    const std::int64_t term_row = (k * tile_.capacity() + s) * problem_.n_atoms;
     for (std::int32_t p = 0; p < codes.count[s]; ++p) {
       const std::int32_t i = codes.index[s * codes.stride + p];
       if (step != nullptr) step[i] += static_cast<double>(step_.terms[term_row + p]);

@@ -4,6 +4,9 @@
 // `backward.cpp` to sum in order.
 #pragma once
 
+#include <memory>
+
+#include "cpu/late_layers.h"
 #include "cpu/tile.h"
 
 namespace fastunroll::cpu {
@@ -20,7 +23,7 @@ struct ParameterTerms {
   T* out = nullptr;  // null: not asked for
   bool per_atom = false;
   bool per_sample = false;
-  Buffer<T> terms;  // (layers, samples, list stride), aligned with the support of x_{k+1}
+  Buffer<T> terms;  // (layers, samples, n), aligned with the support of x_{k+1}
 };
 
 // Sums over the atoms, (K, B) each; reduced over the samples afterwards where the parameter is
@@ -71,6 +74,8 @@ class BackwardTile {
   void write_linear(std::int64_t k);
   void through_analysis(std::int64_t k);
   void through_gram(std::int64_t k, const Lists<T>& wanted, T* target);
+  // The first of the layers that `late_` takes over.
+  std::int64_t first_late() const { return late_ == nullptr ? problem_.n_layers : late_->first(); }
   void through_dictionary(std::int64_t k, const Lists<T>& wanted, T* target);
   void through_momentum(std::int64_t k, T* target);
   void add_output_gradients(std::int64_t k);
@@ -91,10 +96,11 @@ class BackwardTile {
   SampleSums& sums_;
   const Kernels<T>& kernels_;
   Tile<T> tile_;
-  const bool analysis_;          // v takes W in: the factored form, or c = b W
-  const bool wants_weight_;      // dW, by itself or (W = A) as a part of dA
-  const bool wants_dictionary_;  // dA of the factored form
-  const bool dense_direction_;   // the gradient of v is needed as dense rows
+  const bool analysis_;                  // v takes W in: the factored form, or c = b W
+  const bool wants_weight_;              // dW, by itself or (W = A) as a part of dA
+  const bool wants_dictionary_;          // dA of the factored form
+  const bool dense_direction_;           // the gradient of v is needed as dense rows
+  std::unique_ptr<LateLayers<T>> late_;  // null where these cannot be told apart
 
   RowStore<T> grad_codes_;  // three slots in turn: gradients of x_{k+1}, x_k, x_{k-1}
   RowStore<T> grad_point_;  // with momentum: gradient of the point p_k, then of y_k

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "cpu/kernels.h"
 
@@ -21,11 +22,15 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::int64_t size, Fill fill = Fill::zeros)
-      : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t(64)))) {
+      : size_(size), data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t(64)))) {
     if (fill == Fill::zeros) std::memset(static_cast<void*>(data_.get()), 0, bytes(size));
   }
   T* get() const { return data_.get(); }
   T& operator[](std::int64_t i) const { return data_.get()[i]; }
+  // Room for `size` elements, with any content.
+  void reserve(std::int64_t size) {
+    if (size > size_) *this = Buffer(size, Fill::none);
+  }
 
  private:
   struct Free {
@@ -34,6 +39,7 @@ class Buffer {
   static std::size_t bytes(std::int64_t size) {
     return static_cast<std::size_t>(std::max<std::int64_t>(size, 1)) * sizeof(T);
   }
+  std::int64_t size_ = 0;
   std::unique_ptr<T, Free> data_;
 };
 
@@ -46,6 +52,8 @@ class RowStore {
       : stride_(padded<T>(cols)),
         slot_stride_(samples * stride_),
         data_(slots * slot_stride_, fill) {}
+  // Room for `slots`, with any content.
+  void reserve(std::int64_t slots) { data_.reserve(slots * slot_stride_); }
   T* rows(std::int64_t slot) const { return data_.get() + slot * slot_stride_; }
   T* row(std::int64_t slot, std::int64_t sample) const { return rows(slot) + sample * stride_; }
   std::int64_t stride() const { return stride_; }
@@ -56,28 +64,49 @@ class RowStore {
   Buffer<T> data_;
 };
 
-// Lists of `slots` layers. Their capacity allows whole vectors to be written past the last entry.
+// Lists of several layers. Their capacity allows whole vectors to be written past the last entry.
 template <class T>
 class ListStore {
  public:
   ListStore() = default;
-  ListStore(std::int64_t slots, std::int64_t samples, std::int64_t rows)
-      : samples_(samples),
-        stride_(rows + 16),
-        count_(slots * samples),
-        index_(slots * samples * stride_, Fill::none),
-        value_(slots * samples * stride_, Fill::none) {}
-  Lists<T> lists(std::int64_t slot) const {
-    const std::int64_t offset = slot * samples_;
-    return {count_.get() + offset, index_.get() + offset * stride_, value_.get() + offset * stride_,
-            stride_};
+  ListStore(std::int64_t slots, std::int64_t samples, std::int64_t rows) : samples_(samples) {
+    lay_out(std::vector<std::int64_t>(static_cast<std::size_t>(slots), rows));
   }
+  // For restored layers: no longer than needed, because what is not touched costs no memory.
+  explicit ListStore(std::int64_t samples) : samples_(samples) {}
 
-  std::int64_t stride() const { return stride_; }
+  // Empty lists with room for longest[slot] entries a sample.
+  void lay_out(const std::vector<std::int64_t>& longest) {
+    slots_.clear();
+    size_ = 0;
+    for (const std::int64_t entries : longest) {
+      slots_.push_back({size_, entries + 16});
+      size_ += samples_ * (entries + 16);
+    }
+    const auto counts = static_cast<std::int64_t>(longest.size()) * samples_;
+    count_.reserve(counts);
+    std::fill(count_.get(), count_.get() + counts, 0);
+    index_.reserve(size_);
+    value_.reserve(size_);
+  }
+  Lists<T> lists(std::int64_t slot) const {
+    const auto [offset, stride] = slots_[static_cast<std::size_t>(slot)];
+    return {count_.get() + slot * samples_, index_.get() + offset, value_.get() + offset, stride};
+  }
+  // Where the values of a slot begin among those of all slots, and how many these are.
+  std::int64_t offset(std::int64_t slot) const {
+    return slots_[static_cast<std::size_t>(slot)].offset;
+  }
+  std::int64_t size() const { return size_; }
 
  private:
+  struct Slot {
+    std::int64_t offset;
+    std::int64_t stride;
+  };
   std::int64_t samples_ = 0;
-  std::int64_t stride_ = 0;
+  std::int64_t size_ = 0;
+  std::vector<Slot> slots_;
   Buffer<std::int32_t> count_;
   Buffer<std::int32_t> index_;
   Buffer<T> value_;
@@ -89,11 +118,16 @@ class TransposedStore {
  public:
   TransposedStore() = default;
   TransposedStore(std::int64_t slots, std::int64_t samples, std::int64_t rows)
-      : rows_(rows),
-        capacity_(samples * rows),
-        begin_(slots * (rows + 1), Fill::none),
-        sample_(slots * capacity_, Fill::none),
-        value_(slots * capacity_, Fill::none) {}
+      : rows_(rows), capacity_(samples * rows) {
+    reserve(slots);
+  }
+
+  // Room for `slots`, with any content.
+  void reserve(std::int64_t slots) {
+    begin_.reserve(slots * (rows_ + 1));
+    sample_.reserve(slots * capacity_);
+    value_.reserve(slots * capacity_);
+  }
 
   TransposedLists<T> get(std::int64_t slot) const {
     return {begin_.get() + slot * (rows_ + 1), sample_.get() + slot * capacity_,

@@ -12,7 +12,7 @@ namespace fastunroll::cpu {
 namespace {
 
 // Samples of a tile; more of them where every layer reads a matrix of its own.
-constexpr std::int64_t kTileSamples = 32;
+constexpr std::int64_t kTileSamples = 64;
 constexpr std::int64_t kUntiedTileSamples = 128;
 
 }  // namespace
@@ -77,6 +77,36 @@ Status multiply(const T* rows, std::int64_t batch, const PackedMatrix<T>& matrix
 }
 
 template <class T>
+Status gram(const T* transposed, const PackedMatrix<T>& matrix, T* out, int threads) {
+  const Kernels<T>& kernels = active<T>();
+  const std::int64_t n = matrix.cols;
+  const std::int64_t width = block_columns<T>();
+  const std::int64_t blocks = padded<T>(n) / width;
+  const std::int64_t workers = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, blocks));
+  std::vector<Buffer<T>> scratch;
+  try {
+    for (std::int64_t w = 0; w < workers; ++w) scratch.emplace_back(n * width, Fill::none);
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+  // A task is a block of columns from the diagonal on down, and its mirror image.
+  parallel_for(blocks, static_cast<int>(workers), [&](std::int64_t b, int worker) {
+    const std::int64_t first = b * width;
+    const std::int64_t cols = std::min(width, n - first);
+    const std::int64_t rows = n - first;
+    T* sums = scratch[static_cast<std::size_t>(worker)].get();
+    std::fill(sums, sums + rows * width, T(0));
+    const PackedMatrix<T> block{matrix.data + first * matrix.rows, matrix.rows, width, 0};
+    kernels.dense_product(rows, transposed + first * matrix.rows, matrix.rows, block, 0, sums,
+                          width);
+    T* corner = out + first * n + first;
+    copy_rows(rows, cols, sums, width, corner, n);
+    transpose(rows, cols, sums, width, corner, n);
+  });
+  return Status::ok;
+}
+
+template <class T>
 bool pack(const T* source, std::int64_t layers, std::int64_t rows, std::int64_t cols,
           std::int64_t layer_stride, std::int64_t row_stride, std::int64_t col_stride, T* target) {
   constexpr std::int64_t kColumns = block_columns<T>();
@@ -121,6 +151,8 @@ template Status multiply<float>(const float*, std::int64_t, const PackedMatrix<f
                                 std::int64_t, float*, int);
 template Status multiply<double>(const double*, std::int64_t, const PackedMatrix<double>&,
                                  std::int64_t, double*, int);
+template Status gram<float>(const float*, const PackedMatrix<float>&, float*, int);
+template Status gram<double>(const double*, const PackedMatrix<double>&, double*, int);
 template bool pack<float>(const float*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                           std::int64_t, std::int64_t, float*);
 template bool pack<double>(const double*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,

@@ -15,6 +15,8 @@ namespace fastunroll::cpu {
 
 constexpr std::int64_t kBlockBytes = 512;  // columns of a packed block: eight 64-byte lines a row
 
+constexpr std::int64_t kCacheBytes = 2 << 20;  // of a usual second level
+
 constexpr std::int32_t kListEnd = INT32_MAX;  // an index behind every row
 
 template <class T>
@@ -25,6 +27,11 @@ constexpr std::int64_t block_columns() {
 template <class T>
 constexpr std::int64_t padded(std::int64_t cols) {
   return (cols + block_columns<T>() - 1) / block_columns<T>() * block_columns<T>();
+}
+
+template <class T>
+bool exceeds_cache(const PackedMatrix<T>& matrix) {
+  return matrix.rows * matrix.cols * static_cast<std::int64_t>(sizeof(T)) > kCacheBytes;
 }
 
 // Compact rows of a tile: sample s has count[s] entries, ascending in index, from s * stride on,
@@ -39,6 +46,10 @@ struct Lists {
   void end(std::int64_t sample, std::int32_t entries) const {
     count[sample] = entries;
     index[sample * stride + entries] = kListEnd;
+  }
+  // The lists of the samples from `sample` on.
+  Lists from(std::int64_t sample) const {
+    return {count + sample, index + sample * stride, value + sample * stride, stride};
   }
 };
 

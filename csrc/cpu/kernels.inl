@@ -84,7 +84,7 @@ inline bool by_chunk(std::int64_t samples, const Lists<T>& lists, const PackedMa
   const std::int64_t chunks = (matrix.rows + kChunkRows - 1) / kChunkRows;
   std::int64_t entries = 0;
   for (std::int64_t s = 0; s < samples; ++s) entries += lists.count[s];
-  return entries > samples * chunks * kShortChunk;
+  return samples > 1 && entries > samples * chunks * kShortChunk;
 }
 
 template <class T>

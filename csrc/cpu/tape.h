@@ -10,13 +10,20 @@
 
 namespace fastunroll::cpu {
 
-// One sample's layers, one after the other: the number of entries, the values of x, those of v, the
-// gaps between the indices in bytes (255: add it and read on), and a bit per entry that tells
-// whether it was kept.
+// One sample's layers: their numbers of entries; and, one layer after the other, the values of x,
+// those of v, the gaps between the indices in bytes (255: add it and read on), and a bit per entry
+// that tells whether it was kept.
 class TapeRecord {
  public:
-  void clear() { bytes_.clear(); }
-  std::int64_t size() const { return static_cast<std::int64_t>(bytes_.capacity()); }
+  void clear() {
+    counts_.clear();
+    bytes_.clear();
+  }
+  std::int64_t size() const {
+    return static_cast<std::int64_t>(bytes_.capacity() + counts_.capacity() * sizeof(std::int32_t));
+  }
+  // Entries of x_{k+1}.
+  std::int32_t count(std::int64_t k) const { return counts_[static_cast<std::size_t>(k)]; }
 
   // Appends a layer; v is a dense row, kept is null without support selection.
   template <class T>
@@ -26,10 +33,9 @@ class TapeRecord {
     const std::size_t at = bytes_.size();
     const std::size_t escapes = count == 0 ? 0 : static_cast<std::size_t>(index[count - 1]) / 255;
     const std::size_t flags = kept == nullptr ? 0 : (entries + 7) / 8;
-    bytes_.resize(at + sizeof(count) + entries * (2 * sizeof(T) + 1) + escapes + flags);
+    counts_.push_back(count);
+    bytes_.resize(at + entries * (2 * sizeof(T) + 1) + escapes + flags);
     unsigned char* p = bytes_.data() + at;
-    std::memcpy(p, &count, sizeof(count));
-    p += sizeof(count);
     std::memcpy(p, value, entries * sizeof(T));
     p += entries * sizeof(T);
     for (std::int32_t i = 0; i < count; ++i, p += sizeof(T)) {
@@ -50,23 +56,23 @@ class TapeRecord {
     bytes_.resize(static_cast<std::size_t>(p - bytes_.data()));
   }
 
-  // Reads the layer at `offset`; returns the offset of the next one.
+  // Reads layer k, which lies at `offset`; returns the offset of the next one.
   template <class T>
-  std::size_t read(std::size_t offset, std::int32_t* count, std::int32_t* index, T* value, T* v,
+  std::size_t read(std::int64_t k, std::size_t offset, std::int32_t* index, T* value, T* v,
                    std::uint8_t* kept) const {
-    offset = get(offset, count, 1);
-    offset = get(offset, value, *count);
-    offset = get(offset, v, *count);
+    const std::int32_t entries = count(k);
+    offset = get(offset, value, entries);
+    offset = get(offset, v, entries);
     std::int32_t next = 0;
     const unsigned char* p = bytes_.data() + offset;
-    for (std::int32_t i = 0; i < *count; ++i) {
+    for (std::int32_t i = 0; i < entries; ++i) {
       for (; *p == 255; ++p) next += 255;
       index[i] = next + *p++;
       next = index[i] + 1;
     }
     if (kept != nullptr) {
-      for (std::int32_t i = 0; i < *count; ++i) kept[i] = (p[i / 8] >> (i % 8)) & 1u;
-      p += (*count + 7) / 8;
+      for (std::int32_t i = 0; i < entries; ++i) kept[i] = (p[i / 8] >> (i % 8)) & 1u;
+      p += (entries + 7) / 8;
     }
     return static_cast<std::size_t>(p - bytes_.data());
   }
@@ -79,6 +85,7 @@ class TapeRecord {
     return offset + bytes;
   }
 
+  std::vector<std::int32_t> counts_;
   std::vector<unsigned char> bytes_;
 };
 

@@ -2,11 +2,18 @@
 #include "cpu/tile.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "cpu/unrolled.h"
 #include "math/prox.h"
 
 namespace fastunroll::cpu {
+namespace {
+
+// Layers that a sample goes through alone before the lists are looked at again.
+constexpr std::int64_t kRunLayers = 16;
+
+}  // namespace
 
 template <class T>
 void product(const Kernels<T>& kernels, std::int64_t samples, const Lists<T>& lists,
@@ -31,19 +38,16 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
       extrapolates_(problem.momentum != nullptr && !problem.heavy_ball),
       adapts_(problem.error_scale != nullptr),
       code_slots_(trace ? problem.n_layers + 2 : 3),
-      codes_(code_slots_, capacity, problem.n_atoms) {
+      codes_(capacity) {
   const std::int64_t n = problem.n_atoms;
   const std::int64_t m = problem.n_measurements;
   const std::int64_t slots = trace ? problem.n_layers : 1;
   directions_ = RowStore<T>(problem.rule_weight == nullptr ? 1 : slots, capacity, n);
-  if (trace) {
-    support_directions_ = Buffer<T>(problem.n_layers * capacity * codes_.stride(), Fill::none);
-  }
   if (own_linear()) {
     negated_ = RowStore<T>(1, capacity, m);
     if (!problem.weight_per_layer()) linear_ = RowStore<T>(1, capacity, n);
   }
-  if (problem.factored()) residuals_ = RowStore<T>(slots, capacity, m, Fill::none);
+  if (problem.factored()) residuals_ = RowStore<T>(0, capacity, m);
   if (problem.with_objective) objective_residual_ = RowStore<T>(1, capacity, m);
   dense_ = RowStore<T>(2, capacity, n);
   if (problem.momentum != nullptr) extrapolated_ = RowStore<T>(1, capacity, n);
@@ -60,6 +64,7 @@ Tile<T>::Tile(const Problem<T>& problem, std::int64_t capacity, bool trace)
     norms_ = Buffer<T>(problem.n_layers * capacity);
     rule_steps_ = Buffer<T>(problem.n_layers * capacity);
   }
+  if (!trace) make_room();
   cursor_ = Buffer<std::int32_t>(capacity);
   std::int64_t matrix = 0;
   if (problem.gram_layers.data != nullptr) matrix = n * padded<T>(n);
@@ -113,26 +118,59 @@ template <class T>
 void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs<T>& out) {
   first_ = first;
   samples_ = samples;
+  begin_ = 0;
+  end_ = samples;
+  if (trace_) make_room();
   start(out);
   negate_measurements();
-  for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
-    direction(k);
-    const bool residual_of_codes = problem_.factored() && !extrapolates_;
-    if (out.objective != nullptr && residual_of_codes) {
-      objective(k, residuals_.rows(slot(k)), residuals_.stride(), out.objective);
+  for (std::int64_t k = 0; k < problem_.n_layers;) {
+    const bool one_by_one = goes_one_by_one(k, out);
+    const std::int64_t last = one_by_one ? std::min(k + kRunLayers, problem_.n_layers) : k + 1;
+    const std::int64_t width = one_by_one ? 1 : samples_;
+    for (begin_ = 0; begin_ < samples_; begin_ = end_) {
+      end_ = begin_ + width;
+      for (std::int64_t i = k; i < last; ++i) layer(i, out);
     }
-    shrink(k, out.tape);
-    write(k + 1, out);
-    if (out.objective != nullptr && (!residual_of_codes || k + 1 == problem_.n_layers)) {
-      residual(codes(k + 1), dense_.rows((k + 1) % 2), objective_residual_.rows(0),
-               objective_residual_.stride());
-      objective(k + 1, objective_residual_.rows(0), objective_residual_.stride(), out.objective);
-    }
+    k = last;
   }
   if (out.codes == nullptr) return;
   for (std::int64_t s = 0; s < samples_; ++s) {
     const T* row = dense_.row(problem_.n_layers % 2, s);
     std::copy(row, row + problem_.n_atoms, out.codes + (first_ + s) * problem_.n_atoms);
+  }
+}
+
+// Where G is larger than the cache but not the rows that a sample's short list takes, each sample
+// goes through some layers alone and finds its rows again. They are few enough for samples to share
+// hardly any.
+template <class T>
+bool Tile<T>::goes_one_by_one(std::int64_t k, const ForwardOutputs<T>& out) const {
+  const bool untied = problem_.gram_per_layer() || problem_.weight_per_layer();
+  if (k == 0 || problem_.factored() || untied || out.objective != nullptr ||
+      !exceeds_cache(problem_.gram)) {
+    return false;
+  }
+  const Lists<T> lists = codes(k);
+  const std::int64_t entries =
+      std::accumulate(lists.count, lists.count + samples_, std::int64_t{0});
+  const std::int64_t row_bytes = problem_.n_atoms * static_cast<std::int64_t>(sizeof(T));
+  return entries * row_bytes <= samples_ * kCacheBytes / 4;
+}
+
+// One layer of samples begin_ .. end_ - 1.
+template <class T>
+void Tile<T>::layer(std::int64_t k, const ForwardOutputs<T>& out) {
+  direction(k);
+  const bool residual_of_codes = problem_.factored() && !extrapolates_;
+  if (out.objective != nullptr && residual_of_codes) {
+    objective(k, residuals_.rows(slot(k)), residuals_.stride(), out.objective);
+  }
+  shrink(k, out.tape);
+  write(k + 1, out);
+  if (out.objective != nullptr && (!residual_of_codes || k + 1 == problem_.n_layers)) {
+    residual(codes(k + 1), dense_.rows((k + 1) % 2), objective_residual_.rows(0),
+             objective_residual_.stride());
+    objective(k + 1, objective_residual_.rows(0), objective_residual_.stride(), out.objective);
   }
 }
 
@@ -197,7 +235,7 @@ void Tile<T>::subtract_linear(std::int64_t k, T* rows, std::int64_t stride) {
   if (!own_linear()) {
     const T* linear = problem_.linear + k * problem_.linear_layer_stride;
     const std::int64_t n = problem_.n_atoms;
-    for (std::int64_t s = 0; s < samples_; ++s) {
+    for (std::int64_t s = begin_; s < end_; ++s) {
       kernels_.negate(n, linear + (first_ + s) * n, stride, rows + s * stride);
     }
     return;
@@ -209,7 +247,7 @@ void Tile<T>::subtract_linear(std::int64_t k, T* rows, std::int64_t stride) {
     kernels_.dense_product(samples_, negated_.rows(0), negated_.stride(), weight(k), 0, target,
                            stride);
   }
-  if (shared) std::copy(linear_.rows(0), linear_.rows(0) + samples_ * stride, rows);
+  if (shared) std::copy(linear_.row(0, begin_), linear_.row(0, end_), rows + begin_ * stride);
 }
 
 // v_k, from x_k or from its extrapolation y.
@@ -219,7 +257,7 @@ void Tile<T>::direction(std::int64_t k) {
   const T* dense = dense_.rows(k % 2);
   if (problem_.momentum != nullptr) {
     const Lists<T> lists = points_.lists(slot(k));
-    for (std::int64_t s = 0; s < samples_; ++s) {
+    for (std::int64_t s = begin_; s < end_; ++s) {
       const T factor = adapts_ ? static_cast<T>(codes(k).count[s]) : T(1);
       lists.end(
           s, kernels_.extrapolate(n, dense_.row(k % 2, s), dense_.row((k + 1) % 2, s),
@@ -232,17 +270,17 @@ void Tile<T>::direction(std::int64_t k) {
   const std::int64_t stride = directions_.stride();
   if (!problem_.factored()) {
     subtract_linear(k, rows, stride);
-    product(kernels_, samples_, points(k), dense, dense_.stride(), gram(k), 0, rows, stride,
-            cursor_.get());
+    product(kernels_, end_ - begin_, points(k).from(begin_), dense + begin_ * dense_.stride(),
+            dense_.stride(), gram(k), 0, rows + begin_ * stride, stride, cursor_.get());
   } else {
     residual(points(k), dense, residuals_.rows(slot(k)), residuals_.stride());
     std::fill(rows, rows + samples_ * stride, T(0));
     kernels_.dense_product(samples_, residuals_.rows(slot(k)), residuals_.stride(), weight(k), 0,
                            rows, stride);
   }
-  for (std::int64_t s = 0; adapts_ && s < samples_; ++s) estimate_error(k, s);
+  for (std::int64_t s = begin_; adapts_ && s < end_; ++s) estimate_error(k, s);
   if (problem_.rule_weight == nullptr) return;
-  for (std::int64_t s = 0; s < samples_; ++s) {
+  for (std::int64_t s = begin_; s < end_; ++s) {
     const T norm = std::sqrt(kernels_.sum_of_squares(stride, rows + s * stride));
     const T gate = math::sigmoid(problem_.rule_weight[k] * norm + problem_.rule_bias[k]);
     norms_[k * capacity_ + s] = norm;
@@ -260,65 +298,19 @@ void Tile<T>::estimate_error(std::int64_t k, std::int64_t s) {
   if (k == 0) first_errors_[s] = errors_[s];
 }
 
-// How many of the largest entries of u skip the shrinkage.
-template <class T>
-std::int64_t Tile<T>::selected(std::int64_t k, std::int64_t s) const {
-  if (!adapts_) return problem_.bypass[k];
-  const T share = math::selected_share(problem_.selection[k], first_errors_[s], errors_[s]);
-  return static_cast<std::int64_t>(share * static_cast<T>(problem_.n_atoms) + T(0.5));
-}
-
-// x_{k+1} = prox(u), dense over the rows of x_{k-1} and as lists.
-template <class T>
-void Tile<T>::shrink(std::int64_t k, Tape* tape) {
-  const Lists<T> lists = codes(k + 1);
-  const bool selects = problem_.bypass != nullptr || adapts_;
-  ProxRow<T> row;
-  row.n = problem_.n_atoms;
-  row.nonnegative = problem_.prox == Prox::nonnegative;
-  row.step_is_vector = problem_.step.data != nullptr && problem_.step.atom_stride != 0;
-  row.threshold_is_vector = problem_.threshold.atom_stride != 0;
-  row.shrink = problem_.prox;
-  if (problem_.prox_shape != nullptr) row.shape = problem_.prox_shape[k];
-  const T zero = 0;
-  if (selects) {
-    // Support selection ranks u first and shrinks afterwards. Where the thresholds differ from atom
-    // to atom, entries below theirs take part in the ranking.
-    row.shrink = Prox::hard;
-    row.threshold_is_vector = false;
-  }
-  for (std::int64_t s = 0; s < samples_; ++s) {
-    row.v = directions_.row(direction_slot(k), s);
-    if (problem_.skip) {
-      row.y = problem_.momentum == nullptr ? dense_.row(k % 2, s) : extrapolated_.row(0, s);
-    }
-    row.step = problem_.step.data == nullptr ? &rule_step(k, s)
-                                             : parameter_row(problem_.step, k, first_ + s);
-    const T* threshold = parameter_row(problem_.threshold, k, first_ + s);
-    const T adapted = adapts_ ? *threshold * errors_[s] : T(0);
-    if (adapts_) threshold = &adapted;
-    row.threshold = selects && problem_.threshold.atom_stride != 0 ? &zero : threshold;
-    row.x = dense_.row((k + 1) % 2, s);
-    lists.end(s,
-              kernels_.prox(row, lists.index + s * lists.stride, lists.value + s * lists.stride));
-    if (selects) select_support(k, s, threshold, row.x);
-    const std::int32_t* index = lists.index + s * lists.stride;
-    if (tape != nullptr) {
-      TapeRecord& record = records_[static_cast<std::size_t>(s)];
-      if (k == 0) record.clear();
-      record.write(lists.count[s], index, lists.value + s * lists.stride, row.v, kept(k + 1, s));
-      if (k + 1 == problem_.n_layers) tape->set(first_ + s, record);
-    }
-    if (!trace_) continue;
-    T* kept_v = support_directions_.get() + (k * capacity_ + s) * lists.stride;
-    for (std::int32_t p = 0; p < lists.count[s]; ++p) kept_v[p] = row.v[index[p]];
-  }
-}
-
 template <class T>
 void Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape) {
   first_ = first;
   samples_ = samples;
+  std::vector<std::int64_t> longest(static_cast<std::size_t>(code_slots_));
+  if (problem_.initial != nullptr) longest[1] = problem_.n_atoms;
+  for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
+    std::int64_t& entries = longest[static_cast<std::size_t>(code_slot(k + 1))];
+    for (std::int64_t s = 0; s < samples; ++s) {
+      entries = std::max<std::int64_t>(entries, tape.get(first + s).count(k));
+    }
+  }
+  lay_out_codes(longest);
   load(problem_.initial, 0, dense_.rows(0));
   const bool selects = problem_.bypass != nullptr;
   for (std::int64_t s = 0; s < samples; ++s) {
@@ -326,63 +318,41 @@ void Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape
     std::size_t offset = 0;
     for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
       const Lists<T> lists = codes(k + 1);
-      std::int32_t count = 0;
-      offset = record.read(offset, &count, lists.index + s * lists.stride,
-                           lists.value + s * lists.stride,
-                           support_directions_.get() + (k * capacity_ + s) * lists.stride,
+      offset = record.read(k, offset, lists.index + s * lists.stride,
+                           lists.value + s * lists.stride, support_direction_row(k, s),
                            selects ? kept_.get() + kept_offset(k + 1, s) : nullptr);
-      lists.end(s, count);
+      lists.end(s, record.count(k));
     }
   }
   negate_measurements();
-  if (!problem_.factored()) return;
-  for (std::int64_t k = 0; k < problem_.n_layers; ++k) {
+}
+
+template <class T>
+void Tile<T>::restore_residuals(std::int64_t layers) {
+  residuals_.reserve(layers);
+  for (std::int64_t k = 0; k < layers; ++k) {
     residual(codes(k), nullptr, residuals_.rows(k), residuals_.stride());
   }
 }
 
-// Shrinks the listed values u of one sample, but for the selected ones (ties at the last rank
-// included), and drops those that do not exceed their threshold.
+// For all that a run can leave.
 template <class T>
-void Tile<T>::select_support(std::int64_t k, std::int64_t s, const T* threshold, T* x) {
-  const Lists<T> lists = codes(k + 1);
-  const std::int32_t count = lists.count[s];
-  std::int32_t* index = lists.index + s * lists.stride;
-  T* value = lists.value + s * lists.stride;
-  const auto wanted = static_cast<std::int32_t>(std::min<std::int64_t>(selected(k, s), count));
-  T rank = 0;
-  const bool all = wanted == count;
-  if (wanted > 0 && !all) {
-    T* magnitude = magnitudes_.get();
-    for (std::int32_t p = 0; p < count; ++p) magnitude[p] = std::fabs(value[p]);
-    std::nth_element(magnitude, magnitude + (wanted - 1), magnitude + count, [](T a, T b) {
-      return a > b || (std::isnan(a) && !std::isnan(b));  // NaN ranks first: an order even then
-    });
-    rank = magnitude[wanted - 1];
-  }
-  std::uint8_t* flags = kept_.get() + kept_offset(k + 1, s);
-  std::int32_t left = 0;
-  for (std::int32_t p = 0; p < count; ++p) {
-    const std::int32_t i = index[p];
-    const T u = value[p];
-    const T limit = threshold[problem_.threshold.atom_stride * i];
-    if (std::fabs(u) <= limit) {
-      x[i] = T(0);
-      continue;
-    }
-    flags[left] = all || (wanted > 0 && !(std::fabs(u) < rank));
-    x[i] = flags[left] != 0 ? u : math::shrink(u, limit, problem_.prox);
-    value[left] = x[i];
-    index[left++] = i;
-  }
-  lists.end(s, left);
+void Tile<T>::make_room() {
+  lay_out_codes(std::vector<std::int64_t>(static_cast<std::size_t>(code_slots_), problem_.n_atoms));
+  residuals_.reserve(trace_ ? problem_.n_layers : 1);
+}
+
+template <class T>
+void Tile<T>::lay_out_codes(const std::vector<std::int64_t>& longest) {
+  codes_.lay_out(longest);
+  if (trace_) support_directions_.reserve(codes_.size());
 }
 
 template <class T>
 void Tile<T>::write(std::int64_t k, const ForwardOutputs<T>& out) {
   if (out.iterates == nullptr) return;
   const std::int64_t n = problem_.n_atoms;
-  for (std::int64_t s = 0; s < samples_; ++s) {
+  for (std::int64_t s = begin_; s < end_; ++s) {
     const T* row = dense_.row(k % 2, s);
     std::copy(row, row + n, out.iterates + (k * problem_.batch + first_ + s) * n);
   }

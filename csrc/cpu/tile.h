@@ -35,13 +35,15 @@ class Tile {
   // Runs samples first .. first + samples - 1 through all layers.
   void run(std::int64_t first, std::int64_t samples, const ForwardOutputs<T>& out);
 
-  // Puts back from a tape what a run of samples first .. first + samples - 1 would trace.
+  // Puts back from a tape what a run of samples first .. first + samples - 1 would trace, but for
+  // the residuals, which `restore_residuals` computes for layers 0 .. layers - 1.
   void restore(std::int64_t first, std::int64_t samples, const Tape& tape);
+  void restore_residuals(std::int64_t layers);
 
   std::int64_t first() const { return first_; }
   std::int64_t samples() const { return samples_; }
   // x_k, k = -1 .. K (without trace: the last three).
-  Lists<T> codes(std::int64_t k) const { return codes_.lists((k + 1) % code_slots_); }
+  Lists<T> codes(std::int64_t k) const { return codes_.lists(code_slot(k)); }
   // The point at which layer k takes its gradient.
   Lists<T> points(std::int64_t k) const {
     return extrapolates_ ? points_.lists(slot(k)) : codes(k);
@@ -52,7 +54,7 @@ class Tile {
   const RowStore<T>& directions() const { return directions_; }
   // v_k on the support of x_{k+1}, with trace.
   const T* support_direction(std::int64_t k, std::int64_t sample) const {
-    return support_directions_.get() + (k * capacity_ + sample) * codes_.stride();
+    return support_direction_row(k, sample);
   }
   const RowStore<T>& residuals() const { return residuals_; }
   // -b in padded rows, in Gram form with c = b W.
@@ -84,13 +86,22 @@ class Tile {
  private:
   PackedMatrix<T> layer_matrix(const PackedMatrix<T>& packed, const LayerMatrices<T>& layers,
                                bool transposed, std::int64_t k, Status bad);
+  std::int64_t code_slot(std::int64_t k) const { return (k + 1) % code_slots_; }
   std::int64_t kept_offset(std::int64_t k, std::int64_t sample) const {
-    return (((k + 1) % code_slots_) * capacity_ + sample) * problem_.n_atoms;
+    return (code_slot(k) * capacity_ + sample) * problem_.n_atoms;
   }
+  T* support_direction_row(std::int64_t k, std::int64_t sample) const {
+    return support_directions_.get() + codes_.offset(code_slot(k + 1)) +
+           sample * codes(k + 1).stride;
+  }
+  void make_room();
+  void lay_out_codes(const std::vector<std::int64_t>& longest);
   void start(const ForwardOutputs<T>& out);
   void negate_measurements();
   bool own_linear() const { return !problem_.factored() && problem_.linear == nullptr; }
   void subtract_linear(std::int64_t k, T* rows, std::int64_t stride);
+  void layer(std::int64_t k, const ForwardOutputs<T>& out);
+  bool goes_one_by_one(std::int64_t k, const ForwardOutputs<T>& out) const;
   void direction(std::int64_t k);
   void shrink(std::int64_t k, Tape* tape);
   void load(const T* source, std::int64_t k, T* rows);
@@ -109,6 +120,8 @@ class Tile {
   const std::int64_t code_slots_;
   std::int64_t first_ = 0;
   std::int64_t samples_ = 0;
+  std::int64_t begin_ = 0;  // of the samples whose layer is under way
+  std::int64_t end_ = 0;
 
   ListStore<T> codes_;
   ListStore<T> points_;

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fastunroll import planner
 from fastunroll._checks import check_choice, check_like, check_number, check_tensor, check_threshold
+from fastunroll.backend import forced_backend
 from fastunroll.layers import GradientNormStep, layer_arguments
-from fastunroll.ops import autograd
+from fastunroll.ops import autograd, cpu
 from fastunroll.ops.arguments import UnrolledArguments
 from fastunroll.prepared import FORMS, PreparedDictionary, check_weight
 
@@ -205,6 +206,7 @@ def unrolled_prox_gradient(
         plan = planner.plan(
             *(b.shape[0], (m, n), n_layers),
             n_weights=n_weights,
+            symmetric=weight is None,
             learns_matrices=learns,
             device=b.device.type,
         )
@@ -391,6 +393,9 @@ def _gram_operands(
             return _gram_operands(b, dictionary, weight, gram)
     analysis = dictionary[None] if weight is None else weight
     if gram is None:
+        plain = forced_backend() != "reference" and autograd.is_plain((dictionary,))
+        if weight is None and not learns and plain:
+            return None, cpu.gram(dictionary)[None]
         # One plain matrix product where it does: the batched one is slower.
         one = analysis.shape[0] == 1
         gram = (dictionary.mT @ analysis[0])[None] if one else dictionary.mT @ analysis

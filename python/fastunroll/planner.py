@@ -7,8 +7,8 @@ Per sample and layer, with codes of density d, the forward pass costs
 
 where a dense product runs r times as fast per multiply-add as one of lists. The Gram form also
 needs c = b W, m n / r for a sample and each W: as much as the dense product of the factored form
-where every layer has its own W. Every Gram matrix that must be formed costs m n^2 / r. When A or W
-learn, the backward pass adds
+where every layer has its own W. Every Gram matrix that must be formed costs m n^2 / r, half of it
+where W = A and no gradient goes through it. When A or W learn, the backward pass adds
 
     Gram       2 d n^2                the adjoint product and dG; 2 m n^2 / r per Gram matrix and,
                                       for dW from dc, m n / r for each W
@@ -60,6 +60,7 @@ def plan(
     n_layers: int,
     *,
     n_weights: int = 1,
+    symmetric: bool = False,
     learns_matrices: bool = False,
     density: float = TYPICAL_DENSITY,
     device: str = "cpu",
@@ -76,6 +77,8 @@ def plan(
         K.
     n_weights : int
         1 for weights W tied over the layers, else K.
+    symmetric : bool
+        Whether W = A.
     learns_matrices : bool
         Whether a gradient reaches A or W.
     density : float
@@ -94,14 +97,14 @@ def plan(
     sparse = applications * density
     forming = n_weights * m * n * n / DENSE_RATE
     linear = batch * n_weights * m * n / DENSE_RATE
-    gram = sparse * n * n + linear + forming
+    gram = sparse * n * n + linear + (forming / 2 if symmetric else forming)
     factored = applications * m * n * (density + 1 / DENSE_RATE)
     if not learns_matrices:
         costs = {"gram": gram, "factored": factored}
     else:
         factored_backward = sparse * 5 * m * n
         costs = {
-            "gram": gram + sparse * 2 * n * n + 2 * forming + linear,
+            "gram": sparse * 3 * n * n + 3 * forming + 2 * linear,
             "factored": factored + factored_backward,
             "mixed": gram + factored_backward,
         }
@@ -162,6 +165,7 @@ def explain(
     n_layers: int,
     *,
     n_weights: int = 1,
+    symmetric: bool = False,
     learns_matrices: bool = False,
     density: float = TYPICAL_DENSITY,
     device: str = "cpu",
@@ -172,7 +176,7 @@ def explain(
 
     Parameters
     ----------
-    batch, shape, n_layers, n_weights, learns_matrices, density, device
+    batch, shape, n_layers, n_weights, symmetric, learns_matrices, density, device
         As in `plan`.
 
     Returns
@@ -203,6 +207,7 @@ def explain(
         shape,
         n_layers,
         n_weights=n_weights,
+        symmetric=symmetric,
         learns_matrices=learns_matrices,
         density=density,
         device=device,

@@ -186,6 +186,17 @@ def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
     return out
 
 
+def gram(dictionary: Tensor) -> Tensor:
+    """Gram matrix A^T A (n, n) of A (m, n), symmetric bit for bit; carries no gradient."""
+    dictionary = dictionary.detach()
+    packed, transposed = pack(dictionary, "dictionary"), dictionary.mT.contiguous()
+    out = dictionary.new_empty(dictionary.shape[1], dictionary.shape[1])
+    addresses = (transposed.data_ptr(), packed.data_ptr())
+    m, n = dictionary.shape
+    native.gram(out.element_size(), *addresses, (m, n), out.data_ptr(), torch.get_num_threads())
+    return out
+
+
 def _shrink_problem(
     u: Tensor, threshold: Tensor, prox: str
 ) -> tuple[int, int, int, int, bool, bool, int]:

@@ -158,6 +158,15 @@ def multiply(
     check(run(rows, batch, packed, layers, m, n, out, threads_for(layers * batch * m * n, threads)))
 
 
+def gram(
+    itemsize: int, transposed: int, packed: int, shape: tuple[int, int], out: int, threads: int
+) -> None:
+    """Write A^T A (n, n) of a packed matrix A (m, n), given A^T in rows, too."""
+    run = _native.gram_f64 if itemsize == 8 else _native.gram_f32
+    m, n = shape
+    check(run(transposed, packed, m, n, out, threads_for(m * n * n, threads)))
+
+
 def work_per_sample(n_layers: int, m: int, n: int) -> int:
     """Multiply-adds of one sample at a typical density, for `threads_for`."""
     return n_layers * n * (n + m) // 4
