@@ -9,6 +9,7 @@ and tensors on a GPU go through the reference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -99,7 +100,7 @@ class Backend:
         a = UnrolledArguments(*unrolled).differentiated(needs)
         grads = Gradients(grad_codes, grad_objective, grad_iterates)
         if grads.objective is None:
-            return self._through_linear(a, grads, needs)
+            return _filled(a, self._through_linear(a, grads, needs), needs)
         # F(x_k) = 1/2 ||x_k A^T - b||^2 + lambda ||x_k||_1 by itself, then what it adds to x_k.
         _, iterates = self._forward(a, with_iterates=True)
         wanted = (True, needs[_DICTIONARY], needs[_MEASUREMENTS])
@@ -112,7 +113,7 @@ class Backend:
             if needs[place]:
                 own = next(through)
                 found[place] = found[place] + own if found[place].numel() else own
-        return tuple(found)
+        return _filled(a, found, needs)
 
     def _through_linear(
         self, a: UnrolledArguments, grads: Gradients, needs: list[bool]
@@ -222,6 +223,14 @@ def _with_linear(a: UnrolledArguments) -> UnrolledArguments:
     assert a.dictionary is not None and a.measurements is not None
     analysis = a.dictionary[None] if a.weight is None else a.weight
     return a._replace(linear=reference.multiply(a.measurements, analysis))
+
+
+def _filled(a: UnrolledArguments, found: Sequence[Tensor], needs: list[bool]) -> tuple[Tensor, ...]:
+    """The gradients with zeros for arguments that play no part in the form that ran."""
+    return tuple(
+        g.new_zeros(t.shape) if need and t is not None and g.numel() == 0 else g
+        for g, t, need in zip(found, a.differentiable, needs, strict=True)
+    )
 
 
 def _targets(a: UnrolledArguments, needs: list[bool]) -> tuple[Tensor, ...]:
