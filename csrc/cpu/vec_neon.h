@@ -61,6 +61,10 @@ struct Vec<float> {
     return {vbslq_f32(vdupq_n_u32(UINT32_C(1) << 31), v, magnitude.v)};
   }
   float sum() const { return vaddvq_f32(v); }
+  // The sums of four vectors.
+  static void sums(const Vec* a, float* out) {
+    vst1q_f32(out, vpaddq_f32(vpaddq_f32(a[0].v, a[1].v), vpaddq_f32(a[2].v, a[3].v)));
+  }
   static std::int32_t compress(std::uint32_t mask, Vec a, std::int32_t first, float* value,
                                std::int32_t* index) {
     float lanes[kLanes];
@@ -124,6 +128,9 @@ struct Vec<double> {
     return {vbslq_f64(vdupq_n_u64(UINT64_C(1) << 63), v, magnitude.v)};
   }
   double sum() const { return vaddvq_f64(v); }
+  static void sums(const Vec* a, double* out) {
+    for (int i = 0; i < 4; i += 2) vst1q_f64(out + i, vpaddq_f64(a[i].v, a[i + 1].v));
+  }
   static std::int32_t compress(std::uint32_t mask, Vec a, std::int32_t first, double* value,
                                std::int32_t* index) {
     a.store(value);

@@ -67,7 +67,8 @@ void check_products(Results& results, Random& random, std::int64_t samples, std:
   results.expect_same("dense and sparse product", dense, sparse);
 
   std::vector<T> dots(static_cast<std::size_t>(samples * in.lists().stride));
-  kernels.row_dots(samples, in.lists(), matrix, 0, vectors.data(), stride, dots.data());
+  kernels.row_dots(samples, in.lists(), matrix, 0, vectors.data(), stride, dots.data(),
+                   cursor.data());
   results.add("row_dots", dots, kSum);
 
   cpu::TransposedStore<T> turned(1, samples, rows);

@@ -21,7 +21,8 @@ struct Case {
   Form form = Form::gram;
   Prox prox = Prox::soft;
   bool matrix_per_layer = false;
-  bool tied = false;  // W = A
+  bool packed_by_tile = false;  // those of the layers
+  bool tied = false;            // W = A
   bool per_atom = false;
   bool per_sample = false;
   bool rule = false;
@@ -34,7 +35,7 @@ struct Case {
 };
 
 std::vector<Case> all_cases() {
-  std::vector<Case> cases(19);
+  std::vector<Case> cases(21);
   cases[0] = {"gram"};
   cases[1] = {"factored", Form::factored};
   cases[2] = {"mixed, tape", Form::mixed};
@@ -54,11 +55,14 @@ std::vector<Case> all_cases() {
   cases[16] = {"factored, smooth, tape", Form::factored, Prox::smooth};
   cases[17] = {"factored, selection, tape, objective", Form::factored};
   cases[18] = {"mixed, SCAD, tape", Form::mixed, Prox::scad};
+  cases[19] = {"gram per layer, packed by the tile"};
+  cases[20] = {"factored per layer, packed by the tile, tape", Form::factored};
   cases[4].tied = true;
-  cases[5].matrix_per_layer = cases[6].matrix_per_layer = true;
+  for (const int i : {5, 6, 19, 20}) cases[i].matrix_per_layer = true;
+  cases[19].packed_by_tile = cases[20].packed_by_tile = true;
   for (const int i : {3, 5, 13}) cases[i].per_atom = true;
   for (const int i : {4, 5, 15}) cases[i].per_sample = true;
-  for (const int i : {2, 3, 6, 11, 14, 16, 17, 18}) cases[i].tape = true;
+  for (const int i : {2, 3, 6, 11, 14, 16, 17, 18, 20}) cases[i].tape = true;
   for (const int i : {1, 6, 7, 9, 17}) cases[i].objective = true;
   for (const int i : {0, 1, 7, 8, 10, 15}) cases[i].starts = true;
   cases[7].momentum = Momentum::nesterov;
@@ -84,9 +88,9 @@ struct Data {
     const std::int64_t matrices = c.matrix_per_layer ? layers : 1;
     const double entry = std::sqrt(3.0 / static_cast<double>(m));
     const std::vector<T> a = random.numbers<T>(m * n, 0, entry);
-    std::vector<T> w = random.numbers<T>(matrices * m * n, 0, entry / 4);
+    w = random.numbers<T>(matrices * m * n, 0, entry / 4);
     for (std::size_t i = 0; i < w.size(); ++i) w[i] = (c.tied ? T(0) : w[i]) + a[i % a.size()];
-    std::vector<T> gram(static_cast<std::size_t>(matrices * n * n));
+    gram.assign(static_cast<std::size_t>(matrices * n * n), T(0));
     for (std::int64_t at = 0; at < matrices * n * n; ++at) {
       const std::int64_t l = at / (n * n), i = at / n % n, j = at % n;
       for (std::int64_t r = 0; r < m; ++r) gram[at] += a[r * n + i] * w[(l * m + r) * n + j];
@@ -104,12 +108,14 @@ struct Data {
     shape = random.numbers<T>(layers, 3, 0.5);
     bypass.assign(static_cast<std::size_t>(layers), n / 8);
 
-    const auto pack = [](std::vector<T>& to, const std::vector<T>& from, std::int64_t layers_,
-                         std::int64_t rows, std::int64_t cols, bool turned) {
+    const bool by_tile = c.packed_by_tile && layers > 1;
+    const auto pack = [=](std::vector<T>& to, const std::vector<T>& from, std::int64_t layers_,
+                          std::int64_t rows, std::int64_t cols, bool turned) {
       to.resize(static_cast<std::size_t>(layers_ * rows * cpu::padded<T>(cols)));
       cpu::pack<T>(from.data(), layers_, rows, cols, rows * cols, turned ? 1 : cols,
                    turned ? rows : 1, to.data());
-      return PackedMatrix<T>{to.data(), rows, cols, layers_ > 1 ? rows * cpu::padded<T>(cols) : 0};
+      return PackedMatrix<T>{by_tile && layers_ > 1 ? nullptr : to.data(), rows, cols,
+                             layers_ > 1 ? rows * cpu::padded<T>(cols) : 0};
     };
     Problem<T> p;
     p.batch = batch;
@@ -147,7 +153,11 @@ struct Data {
         problem->weight_t = pack(packed[2], w, matrices, n, m, true);
       }
     }
+    if (by_tile && c.form == Form::factored) {
+      forward.weight_layers = backward.weight_layers = {w.data(), m * n, n, 1};
+    }
     if (c.form == Form::factored) return;
+    if (by_tile) forward.gram_layers = {gram.data(), n * n, n, 1};
     forward.gram = pack(packed[3], gram, matrices, n, n, false);
     forward.gram_t = pack(packed[4], gram, matrices, n, n, true);
     if (c.form == Form::mixed) return;  // c = b W
@@ -156,8 +166,8 @@ struct Data {
   }
 
   Problem<T> forward, backward;
-  std::vector<T> measurements, linear, initial, previous, step, thresholds, rule_weight, rule_bias,
-      momentum, shape;
+  std::vector<T> w, gram, measurements, linear, initial, previous, step, thresholds, rule_weight,
+      rule_bias, momentum, shape;
   std::vector<std::int64_t> bypass;
   std::vector<T> packed[5];
 };
@@ -201,8 +211,8 @@ std::vector<Output<T>> run(const Case& c, const Data<T>& data, Random random, in
   args.n_weights = c.tied ? 0 : matrices;
   args.linear = output("c", p.batch * p.n_atoms, gram);
   args.gram = output("G", matrices * p.n_atoms * p.n_atoms, gram);
-  args.dictionary_t = output("A", area, !gram || c.objective);
-  args.weight_t = output("W", matrices * area, !gram && !c.tied);
+  args.dictionary = output("A", area, !gram || c.objective);
+  args.weight = output("W", matrices * area, !gram && !c.tied);
   args.measurements = output("b", p.batch * p.n_measurements, !gram || c.objective);
   args.initial = output("x_0", p.batch * p.n_atoms, c.starts);
   const auto cells = static_cast<std::int64_t>(data.step.size());
