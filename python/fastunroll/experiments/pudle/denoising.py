@@ -104,6 +104,6 @@ def score_images(
     """Scores of a saved model on whole test images, averaged over shifts."""
     model = load_model(path)
     assert isinstance(model, ConvolutionalPUDLE)
-    clean = test[: s.n_images]
+    clean = test[: s.n_whole_images]
     noisy = with_noise(clean, s.sigma, seed)
     return image_scores(lambda image: denoise_by_shifts(model, image), clean, noisy)

@@ -82,8 +82,8 @@ def run(
     }
     results["summary"] = summary(results)
     shown = {kind: filters_name(kind, float(value)) for kind, value in chosen.items()}
-    count = s.cscnet.n_images or len(parts.pictures[1])
-    pictures = parts.denoised({**shown, "CSCNet": "cscnet"}, min(_SHOWN_IMAGE, count - 1))
+    index = min(_SHOWN_IMAGE, len(parts.pictures[1]) - 1)
+    pictures = parts.denoised({**shown, "CSCNet": "cscnet"}, index)
     paths = {kind: parts.model(name) for kind, name in shown.items()}
     for name, figure in figures(results, output / "models", paths, pictures).items():
         with atomic_write(output / "figures" / f"{name}.png") as temporary:

@@ -80,7 +80,9 @@ class DenoisingSettings:
     crops_per_image: int = 4
     """Test crops of each image."""
     n_images: int | None = None
-    """Test images; all by default."""
+    """Test images whose crops make up Table 1; all by default."""
+    n_whole_images: int | None = 24
+    """Test images that are denoised whole; all if None."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,12 @@ _BUDGETS = {
             alternating_iterations=5,
         ),
         denoising=DenoisingSettings(
-            lams=(0.12,), thresholds=(0.05,), n_steps=600, crops_per_image=2, n_images=1
+            lams=(0.12,),
+            thresholds=(0.05,),
+            n_steps=600,
+            crops_per_image=2,
+            n_images=1,
+            n_whole_images=1,
         ),
         cscnet=CSCNetSettings(
             n_filters=64, n_steps=600, n_held_out=1, validate_every=100, n_images=1
