@@ -239,9 +239,10 @@ def test_shrinkage_of_one_sample_and_of_strided_input(backends: dict[str, cuda.B
     assert torch.equal(backend.shrink(u, t, "soft"), reference.soft_threshold(u, t))
     columns = u.view(10, 5).mT
     per_atom = u.abs()[::5]
-    assert torch.equal(
-        backend.shrink(columns, per_atom, "soft"), reference.soft_threshold(columns, per_atom)
-    )
+    per_sample = u.abs().view(10, 5)[:5, 1:2]  # 5 elements apart
+    for threshold in (per_atom, per_sample):
+        expected = reference.soft_threshold(columns, threshold)
+        assert torch.equal(backend.shrink(columns, threshold, "soft"), expected)
 
 
 def test_an_error_of_a_kernel_is_raised(module: ModuleType) -> None:
