@@ -21,7 +21,7 @@ demo: .venv/installed-cli  ## Train LPG-Net, compare it with its rivals and writ
 	$(BIN)/fastunroll demo $(DEMO_ARGS)
 
 test: .venv/installed-dev  ## Run the test suite on the installed package
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto $(PYTEST_ARGS)
 
 bench: .venv/installed-bench  ## Measure speed against PyTorch and others; refresh the tables
 	$(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds $(PYTEST_ARGS)
