@@ -35,7 +35,7 @@ struct Case {
 };
 
 std::vector<Case> all_cases() {
-  std::vector<Case> cases(21);
+  std::vector<Case> cases(23);
   cases[0] = {"gram"};
   cases[1] = {"factored", Form::factored};
   cases[2] = {"mixed, tape", Form::mixed};
@@ -57,12 +57,14 @@ std::vector<Case> all_cases() {
   cases[18] = {"mixed, SCAD, tape", Form::mixed, Prox::scad};
   cases[19] = {"gram per layer, packed by the tile"};
   cases[20] = {"factored per layer, packed by the tile, tape", Form::factored};
-  cases[4].tied = true;
+  cases[21] = {"factored, W = A, tape", Form::factored};
+  cases[22] = {"mixed, W = A, tape", Form::mixed};
+  for (const int i : {4, 21, 22}) cases[i].tied = true;
   for (const int i : {5, 6, 19, 20}) cases[i].matrix_per_layer = true;
   cases[19].packed_by_tile = cases[20].packed_by_tile = true;
   for (const int i : {3, 5, 13}) cases[i].per_atom = true;
   for (const int i : {4, 5, 15}) cases[i].per_sample = true;
-  for (const int i : {2, 3, 6, 11, 14, 16, 17, 18, 20}) cases[i].tape = true;
+  for (const int i : {2, 3, 6, 11, 14, 16, 17, 18, 20, 21, 22}) cases[i].tape = true;
   for (const int i : {1, 6, 7, 9, 17}) cases[i].objective = true;
   for (const int i : {0, 1, 7, 8, 10, 15}) cases[i].starts = true;
   cases[7].momentum = Momentum::nesterov;
@@ -77,7 +79,7 @@ struct Sizes {
   std::int64_t batch, measurements, atoms, layers;
 };
 
-constexpr Sizes kSizes[] = {{1, 3, 5, 1}, {7, 13, 33, 3}, {70, 9, 131, 2}};
+constexpr Sizes kSizes[] = {{1, 3, 5, 1}, {7, 13, 33, 3}, {70, 9, 131, 2}, {5, 9, 21, 16}};
 constexpr double kThresholds[] = {0, 0.1, 50};  // from all entries to none
 
 // Numbers of a problem; the problem points at them.
