@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +24,9 @@ def step_costs(s: RecoverySettings, sparsity: int, rounds: int, seed: int) -> di
 
     All take the same step on the same samples, in turns. ``"time ratio"``, ``"memory ratio"``
     and ``"kept ratio"`` are those of the faster, and of the leaner, of the two eager forms to ours:
-    of the time, of the peak memory of a step beyond what it starts with, and of the bytes kept
-    between the passes. ``"gradient error"`` is the largest relative difference of their gradients
-    from ours.
+    of the time, of the peak memory of a step beyond what it starts with (a page at least), and of
+    the bytes kept between the passes. ``"gradient error"`` is the largest relative difference of
+    their gradients from ours.
     """
     problem = AtomProblem.make(s.n_measurements, s.n_atoms, sparsity, seed)
     generator = torch.Generator().manual_seed(stream_seed(seed, "training"))
@@ -62,8 +63,9 @@ def step_costs(s: RecoverySettings, sparsity: int, rounds: int, seed: int) -> di
         "density": float((new_model()(x) != 0).double().mean()),
         "threads": torch.get_num_threads(),
     }
-    fused, eager, gram = (memory[name] for name in losses)
-    if fused and eager and gram:
+    grown = [bytes_ for name in losses if (bytes_ := memory[name]) is not None]
+    if len(grown) == len(losses):
+        fused, eager, gram = (max(mmap.PAGESIZE, bytes_) for bytes_ in grown)
         found["memory ratio"] = min(eager, gram) / fused
     return found
 
