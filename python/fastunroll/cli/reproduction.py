@@ -148,7 +148,7 @@ def _pudle(output: Path, budget: Budget, data: Path | None, seed: int) -> None:
 
 def _check_targets(folder: Path) -> None:
     """Compare results with their targets, line by line."""
-    from fastunroll.experiments.lista.targets import check
+    from fastunroll.experiments.targets import check
 
     outcomes = check(folder)
     for outcome in outcomes:

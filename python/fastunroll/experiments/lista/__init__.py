@@ -2,6 +2,5 @@
 
 from fastunroll.experiments.lista.document import DOCUMENT
 from fastunroll.experiments.lista.run import run, train
-from fastunroll.experiments.lista.targets import check
 
-__all__ = ["DOCUMENT", "check", "run", "train"]
+__all__ = ["DOCUMENT", "run", "train"]

@@ -14,10 +14,10 @@ from fastunroll.experiments.lista.document import DOCUMENT, document
 from fastunroll.experiments.lista.plots import figures
 from fastunroll.experiments.lista.settings import settings_of
 from fastunroll.experiments.lista.studies import study
-from fastunroll.experiments.lista.targets import RESULTS
 from fastunroll.experiments.lista.training import part_name, train_part
 from fastunroll.experiments.report import png
 from fastunroll.experiments.store import machine_facts, write_text
+from fastunroll.experiments.targets import RESULTS
 from fastunroll.io import atomic_write
 from fastunroll.nn.catalogue import catalogue
 

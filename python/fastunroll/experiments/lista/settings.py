@@ -123,7 +123,8 @@ _BUDGETS = {
     ),
     "full": ListaSettings(
         trainings=(
-            Training("hyperlista", (*_NOISELESS, "snr40", "snr20"), 120),
+            Training("hyperlista", (*_NOISELESS, "snr30", "snr20"), 120),
+            Training("hyperlista", ("snr40",), 300),
             Training("alista-ss", _NOISELESS, 1500),
             Training("alista-ss", ("snr40", *_KAPPA), 300),
             Training("alista-ss", ("snr30", "snr20"), 300, schedule="end-to-end"),
@@ -133,6 +134,7 @@ _BUDGETS = {
             Training("tilista-ss", _NOISELESS, 900),
             Training("lista-cpss", _NOISELESS, 600),
             Training("lamp", _NOISELESS, 450),
+            Training("lamp", _NOISY, 150),
             Training("lista-cp", _NOISELESS, 600),
             Training("alista", _NOISELESS, 600),
             Training("lista", _NOISELESS, 600),

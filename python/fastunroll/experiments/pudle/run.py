@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 
 from fastunroll.experiments.latency import one_thread
-from fastunroll.experiments.lista.targets import RESULTS
 from fastunroll.experiments.pudle.denoising import DEC, LEAST_SQUARES
 from fastunroll.experiments.pudle.document import DOCUMENT, document
 from fastunroll.experiments.pudle.parts import Parts, filters_name
@@ -19,6 +18,7 @@ from fastunroll.experiments.pudle.settings import settings_of
 from fastunroll.experiments.pudle.summary import best, summary
 from fastunroll.experiments.report import png
 from fastunroll.experiments.store import machine_facts, write_text
+from fastunroll.experiments.targets import RESULTS
 from fastunroll.io import atomic_write
 
 _SHOWN_IMAGE = 10
