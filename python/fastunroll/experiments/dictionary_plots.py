@@ -64,7 +64,7 @@ def image_row(pictures: Mapping[str, NDArray[np.floating]]) -> Figure:
     height, width = next(iter(pictures.values())).shape[:2]
     side = max(3.0, width / 100)
     with matplotlib.rc_context(STYLE):
-        figure, row = panels(len(pictures), (len(pictures) * side, side * height / width + 0.5))
+        figure, row = panels(len(pictures), (len(pictures) * side, side * height / width + 0.3))
         for axes, (title, picture) in zip(np.atleast_1d(row), pictures.items(), strict=True):
             axes.imshow(picture.clip(0, 1), cmap="gray", vmin=0, vmax=1)
             axes.set_title(title)

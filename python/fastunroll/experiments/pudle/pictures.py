@@ -28,7 +28,7 @@ def agreement(results: Results, models: Path, colours: Mapping[str, str]) -> Fig
     size = (s["recovery"]["n_measurements"], s["recovery"]["n_atoms"])
     problem = AtomProblem.make(*size, int(sparsity), s["seed"])
     true, start = problem.dictionary, problem.start(s["recovery"]["noise"], s["seed"])
-    figure, (left, right) = panels(2, (9.2, 4.2))
+    figure, (left, right) = panels(2, (10.2, 4.2))
     for name, colour in {"start": "#BBBBBB", **colours}.items():
         learned = start if name == "start" else _saved(models, sparsity, name)["dictionary"]
         found = normalize(match_atoms(learned, true).apply(learned), dim=0).double()
@@ -43,7 +43,7 @@ def agreement(results: Results, models: Path, colours: Mapping[str, str]) -> Fig
     figure.colorbar(image, ax=left, shrink=0.85)
     right.set(yscale="log", xlabel="atom, best first", ylabel="1 - cosine with the true atom")
     right.set_title(f"{sparsity}-sparse")
-    right.legend(fontsize=8, loc="center right")
+    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
