@@ -45,6 +45,21 @@ def test_averaging_over_shifts_covers_every_pixel_alike(size: tuple[int, int]) -
     assert_close(average_over_shifts(x, estimate, k, s), covered * x, 1e-12, "average")
 
 
+def test_averaging_over_some_shifts() -> None:
+    model = ConvolutionalPUDLE(unit(6, 1, 4, 4), 3, stride=2, lam=0.1, step=STEP)
+    x = random(1, 1, 10, 7, seed=4)
+
+    def average(*shifts: tuple[int, int]) -> Tensor:
+        return average_over_shifts(x, lambda x: model.decode(model(x)), (4, 4), 2, shifts)
+
+    two = average((0, 1), (1, 0))
+    mean = (average((0, 1)) + average((1, 0))) / 2
+    assert_close(two.detach(), mean.detach(), 1e-12, "mean of two shifts")
+    assert not torch.equal(two, average((0, 0), (1, 1)))
+    (gradient,) = torch.autograd.grad(two.sum(), model.dictionary)
+    assert gradient.any()
+
+
 def test_denoising_by_shifts_is_a_loop_over_shifts() -> None:
     model = ConvolutionalPUDLE(unit(6, 1, 4, 4), 3, stride=2, lam=0.1, step=STEP)
     image = random(10, 7, seed=4).numpy()

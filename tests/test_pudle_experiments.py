@@ -24,6 +24,7 @@ from fastunroll.experiments.pudle.local import local_gradients, rate
 from fastunroll.experiments.pudle.samples import AtomProblem
 from fastunroll.experiments.pudle.settings import (
     CSCNetSettings,
+    CSCNetStage,
     DenoisingSettings,
     LocalSettings,
     PudleSettings,
@@ -72,9 +73,7 @@ TINY = PudleSettings(
         filter_size=5,
         stride=4,
         n_layers=2,
-        crop=17,
-        batch_size=2,
-        n_steps=4,
+        stages=(CSCNetStage(17, 2, 4, 3e-2, 1.0), CSCNetStage(13, 1, 2, 1e-2, 1.0, n_shifts=3)),
         n_held_out=1,
         held_out_side=20,
         validate_every=2,
@@ -227,7 +226,7 @@ def test_report_holds_every_figure_and_claim(finished):
             assert row["epochs"] == 1
     assert f"{3 / 3:.1f} of 250" in report
     assert results["cscnet"]["scores"]["images"] == 2
-    assert results["cscnet"]["training"]["curve"]["step"] == [0, 2, 4]
+    assert results["cscnet"]["training"]["curve"]["step"] == [0, 2, 4, 4, 6]
     assert results["cscnet"]["training"]["training images"] == 2
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
 import numpy as np
@@ -17,9 +17,13 @@ from fastunroll.dictionary.cscnet import CSCNet
 
 
 def average_over_shifts(
-    x: Tensor, estimate: Callable[[Tensor], Tensor], kernel: Sequence[int], stride: int
+    x: Tensor,
+    estimate: Callable[[Tensor], Tensor],
+    kernel: Sequence[int],
+    stride: int,
+    shifts: Iterable[Sequence[int]] | None = None,
 ) -> Tensor:
-    """Average the estimates of a signal over all shifts of a grid of filters.
+    """Average the estimates of a signal over shifts of a grid of filters.
 
     Each shift holds all places of its grid at which a filter overlaps the signal, which is extended
     by reflection; so every pixel, at the border too, is covered by as many filters, and any size
@@ -35,6 +39,8 @@ def average_over_shifts(
         Size of a filter along every axis, in pixels.
     stride : int
         Distance of neighbouring places; there are stride^d shifts for d axes.
+    shifts : iterable of sequence of int, optional
+        Those to average over, each with a number from 0 to ``stride - 1`` per axis; all by default.
 
     Returns
     -------
@@ -54,8 +60,8 @@ def average_over_shifts(
     if any(n < k for n, k in zip(size, kernel, strict=True)):
         raise ValueError(f"x is smaller than a filter {tuple(kernel)}: shape {tuple(x.shape)}")
     total = torch.zeros_like(x)
-    shifts = list(product(range(stride), repeat=len(size)))
-    for shift in shifts:
+    chosen = list(product(range(stride), repeat=len(size)) if shifts is None else shifts)
+    for shift in chosen:
         pads: list[int] = []
         inside = [slice(None), slice(None)]
         for n, k, s in zip(size, kernel, shift, strict=True):
@@ -64,7 +70,7 @@ def average_over_shifts(
             pads = [before, last + k - n, *pads]
             inside.append(slice(before, before + n))
         total = total + estimate(pad(x, pads, mode="reflect"))[tuple(inside)]
-    return total / len(shifts)
+    return total / len(chosen)
 
 
 @torch.no_grad()

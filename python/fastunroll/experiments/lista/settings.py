@@ -123,8 +123,7 @@ _BUDGETS = {
     ),
     "full": ListaSettings(
         trainings=(
-            Training("hyperlista", (*_NOISELESS, "snr30", "snr20"), 120),
-            Training("hyperlista", ("snr40",), 300),
+            Training("hyperlista", (*_NOISELESS, *_NOISY), 120),
             Training("alista-ss", _NOISELESS, 1500),
             Training("alista-ss", ("snr40", *_KAPPA), 300),
             Training("alista-ss", ("snr30", "snr20"), 300, schedule="end-to-end"),

@@ -122,15 +122,22 @@ def _words(results: Results) -> dict[str, Any]:
 
 def _cscnet(s: Mapping[str, Any], trained: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     size, count = s["filter_size"], scores["images"]
+    stages = ", then ".join(map(_stage, s["stages"]))
     return (
         f"{s['n_filters']} filters of {size} x {size}, stride {s['stride']}, {s['n_layers']} "
-        f"layers, three sets of filters and a threshold per filter. {trained['steps']} steps of "
-        f"{s['batch_size']} crops of {trained['training images']} images took "
-        f"{trained['seconds'] / 60:.1f} minutes and lead to {scores['standard']:.2f} dB on {count} "
-        f"whole images; {scores['density']:.0%} of the codes are not 0. The published "
+        f"layers, three sets of filters and a threshold per filter. {stages}; in all "
+        f"{trained['crops']} crops of {trained['training images']} images, in "
+        f"{trained['seconds'] / 60:.1f} minutes. This leads to {scores['standard']:.2f} dB on "
+        f"{count} whole images; {scores['density']:.0%} of the codes are not 0. The published "
         f"{published.CSCNET:.2f} dB (BSD68) come from a much longer training. The curve is that of "
         f"the middles of {s['n_held_out']} training images that the training does not see."
     )
+
+
+def _stage(s: Mapping[str, Any]) -> str:
+    crops = f"batches of {s['batch_size']}" if s["batch_size"] > 1 else "single crops"
+    shifts = "" if s["n_shifts"] is None else f" by the mean over {s['n_shifts']} random shifts"
+    return f"{s['n_steps']} steps with {crops}{shifts}"
 
 
 def _facts(results: Results) -> Listing:

@@ -71,18 +71,32 @@ class DenoisingSettings:
     n_layers: int = 15
     step: float = 0.1
     crop: int = 129
-    lams: tuple[float, ...] = (0.08, 0.12)
-    thresholds: tuple[float, ...] = (0.02,)
+    lams: tuple[float, ...] = (0.08, 0.12, 0.16, 0.2)
+    thresholds: tuple[float, ...] = (0.02, 0.05, 0.08, 0.1)
     batch_size: int = 1
-    n_steps: int = 3000
-    learning_rate: float = 3e-3
+    n_steps: int = 6000
+    learning_rate: float = 1e-3
     learning_rate_decay: float = 0.05
     crops_per_image: int = 4
     """Test crops of each image."""
     n_images: int | None = None
     """Test images whose crops make up Table 1; all by default."""
-    n_whole_images: int | None = 24
+    n_whole_images: int | None = None
     """Test images that are denoised whole; all if None."""
+
+
+@dataclass(frozen=True)
+class CSCNetStage:
+    """One stage of the training of the CSCNet-shaped model."""
+
+    crop: int
+    batch_size: int
+    n_steps: int
+    learning_rate: float
+    """In units of the root mean square of each parameter."""
+    learning_rate_decay: float
+    n_shifts: int | None = None
+    """Random shifts of each crop whose mean estimate counts; None: the estimate of the crop."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +108,15 @@ class CSCNetSettings:
     filter_size: int = 11
     stride: int = 8
     n_layers: int = 12
-    crop: int = 131
-    batch_size: int = 4
-    n_steps: int = 4000
-    learning_rate: float = 3e-2
-    """In units of the root mean square of each parameter."""
-    learning_rate_decay: float = 0.327
+    stages: tuple[CSCNetStage, ...] = (
+        CSCNetStage(131, 4, 16_000, 3e-2, 0.02),
+        CSCNetStage(99, 1, 12_000, 1e-2, 0.05, n_shifts=8),
+    )
     n_held_out: int = 4
     """Training images kept for the curve of the training."""
     held_out_side: int = 128
     validate_every: int = 1000
-    n_images: int | None = 24
+    n_images: int | None = None
     """Whole test images that are denoised; all if None."""
 
 
@@ -149,7 +161,14 @@ _BUDGETS = {
             n_whole_images=1,
         ),
         cscnet=CSCNetSettings(
-            n_filters=64, n_steps=600, n_held_out=1, validate_every=100, n_images=1
+            n_filters=64,
+            stages=(
+                CSCNetStage(131, 4, 600, 3e-2, 0.327),
+                CSCNetStage(99, 1, 100, 1e-2, 0.05, n_shifts=4),
+            ),
+            n_held_out=1,
+            validate_every=100,
+            n_images=1,
         ),
         speed_sparsity=5,
         speed_rounds=1,
