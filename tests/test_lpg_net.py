@@ -148,6 +148,8 @@ def test_examples_set_the_first_threshold() -> None:
     thresholds = small.thresholds.detach()
     assert bool((thresholds.diff() < 0).all())
     assert float(thresholds[0] / thresholds[-1]) == pytest.approx(5)
+    padded = LPGNet.from_dictionary(a, torch.cat([b, torch.zeros(100, M, dtype=b.dtype)]))
+    torch.testing.assert_close(padded.thresholds, small.thresholds)
     assert bool(small(b).any(dim=1).all())
 
 
@@ -207,6 +209,9 @@ def test_bad_dictionary_and_examples() -> None:
         LPGNet.from_dictionary(a, measurements()[:, 1:])
     with pytest.raises(ValueError, match="measurements"):
         LPGNet.from_dictionary(a, measurements()[:0])
+    for bad in (0.0, float("nan")):
+        with pytest.raises(ValueError, match="measurements must be finite and not all zero"):
+            LPGNet.from_dictionary(a, bad * measurements())
 
 
 def test_empty_batch() -> None:

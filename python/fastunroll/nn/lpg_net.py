@@ -124,9 +124,10 @@ class LPGNet(UnrolledNetwork):
         dictionary : (n_measurements, n_atoms)
             A.
         measurements : (batch, n_measurements), optional
-            Examples of b. The first threshold becomes a quarter of the step times the median of
-            ||A^T b||_inf, the threshold above which the first layer returns 0. Without examples
-            it is 0.5, which suits non-zeros of unit variance.
+            Examples of b, finite and not all zero. The first threshold becomes a quarter of the
+            step times the median of ||A^T b||_inf, the threshold above which the first layer
+            returns 0, over those that are not zero. Without examples it is 0.5, which suits
+            non-zeros of unit variance.
         **options
             Other arguments of the constructor.
 
@@ -144,7 +145,10 @@ class LPGNet(UnrolledNetwork):
                     f"1, got shape {tuple(b.shape)}"
                 )
             step = _FIRST_STEP / dictionary.square().sum(dim=0).max()
-            largest = (b @ dictionary).abs().amax(dim=1).median()
+            largest = (b @ dictionary).abs().amax(dim=1)
+            largest = largest[largest > 0].median()  # NaN of none
+            if not bool(torch.isfinite(b).all() and torch.isfinite(largest)):
+                raise ValueError("measurements must be finite and not all zero")
             options.setdefault("initial_threshold", float(step * largest) / 4)
         return cls(dictionary, **options)
 
