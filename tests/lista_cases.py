@@ -92,6 +92,8 @@ def shrink(u: np.ndarray, threshold: float, kind: str, count: int) -> np.ndarray
     """Shrinkage of one sample in which the ``count`` largest entries above it keep their value."""
     if kind == "hard":
         return np.array([v if abs(v) > threshold else 0.0 for v in u])
+    if kind == "smooth":
+        return np.logaddexp(0, u - threshold) - np.logaddexp(0, -u - threshold)
     size = u if kind == "nonnegative" else np.abs(u)
     shrunk = np.sign(u) * np.maximum(size - threshold, 0)
     for i in np.argsort(-size)[:count]:

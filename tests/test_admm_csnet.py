@@ -123,6 +123,22 @@ def test_the_step_of_the_multiplier_counts() -> None:
     np.testing.assert_allclose(network(b).detach().numpy(), z, atol=1e-12)
 
 
+@pytest.mark.parametrize("shrinkage", ["soft", "smooth"])
+def test_a_negative_threshold_acts_as_zero_and_can_rise(shrinkage) -> None:
+    networks = [ADMMCSNet(dictionary(M, N), 3, shrinkage=shrinkage)]
+    if shrinkage == "smooth":
+        networks.append(SmoothLISTA(dictionary(M, N), 3, learn_threshold=True))
+    for network in networks:
+        codes = {}
+        for value in (0.0, -0.2):
+            for threshold in network.thresholds:
+                threshold.detach().fill_(value)
+            codes[value] = network(samples())
+        assert torch.equal(codes[0.0], codes[-0.2])
+        codes[-0.2].square().sum().backward()  # less with a threshold
+        assert network.thresholds[-1].grad < 0
+
+
 def test_smooth_lista_follows_the_formula() -> None:
     network = SmoothLISTA(dictionary(M, N), 3, threshold=0.6, learn_threshold=True, seed=2)
     b = samples()

@@ -56,6 +56,8 @@ def test_hyperlista_is_searched(tmp_path):
     problem = make_benchmark(n_measurements=10, n_atoms=15)
     untrained = HyperLISTA(problem.dictionary, 2)
     assert problem.evaluate(network).nmse_db < problem.evaluate(untrained).nmse_db
+    message = fails(2, "train", "-o", tmp_path, "--model", "hyperlista", "--budget", "full")
+    assert "--budget has no meaning for hyperlista" in message
 
 
 def test_same_command_resumes_exactly(tmp_path, monkeypatch):

@@ -94,7 +94,11 @@ LINE = ConvolutionalPUDLE(unit(3, 1, 4), 2, stride=2, step=STEP)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: denoise_by_shifts(GRAY, np.zeros((3, 9))), ValueError, "smaller than a filter"),
+        (
+            lambda: denoise_by_shifts(GRAY, np.zeros((3, 9))),
+            ValueError,
+            "image must be at least as large as a",
+        ),
         (lambda: denoise_by_shifts(GRAY, np.full((9, 9), np.nan)), ValueError, "NaN or Inf"),
         (lambda: denoise_by_shifts(GRAY, np.zeros((9, 9), int)), TypeError, "floating-point"),
         (lambda: denoise_by_shifts(GRAY, np.zeros((9, 9, 2))), ValueError, r"\(height, width"),

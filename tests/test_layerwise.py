@@ -1,13 +1,7 @@
-"""Schedules and the training in one call: what they train, that it pays, and exact resume."""
+"""Schedules and the training in one call: what they train, and that it pays."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +25,8 @@ from fastunroll.nn import (
     SupportSelection,
     TiLISTA,
 )
-from fastunroll.nn.catalogue import catalogue, create
-from fastunroll.training import Stage, Trainer, TrainingResult, recovery
+from fastunroll.nn.catalogue import create
+from fastunroll.training import Stage, Trainer, TrainingResult
 from fastunroll.training.layerwise import (
     PUBLISHED,
     Phase,
@@ -337,103 +331,3 @@ def test_bad_arguments_are_named(
     model = arguments.pop("model", None) or make_model()
     with pytest.raises(error, match=message):
         train(model, **arguments)
-
-
-# ---- resume
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    model = make_model()
-    assert train(model, tmp_path_factory.mktemp("whole")).n_steps == N_STEPS
-    return state(model)
-
-
-def at_sample(patch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
-    """Act before the training batch of one step."""
-    sample, calls = SparseProblem.sample, []
-
-    def watched(problem: SparseProblem, *arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == number:
-            action()
-        return sample(problem, *arguments)
-
-    patch.setattr(SparseProblem, "sample", watched)
-
-
-# 6 ends a layer, 7 and 13 are the first steps of new layers, 10 ends a phase; from 19, all layers.
-@pytest.mark.parametrize("step", [1, 6, 7, 10, 13, 18, 19, 27, 36])
-def test_resume_after_ctrl_c_is_exact(
-    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, Tensor]
-) -> None:
-    with monkeypatch.context() as patch:
-        at_sample(patch, step, lambda: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            train(make_model(), tmp_path)
-    model = make_model()
-    assert train(model, tmp_path).n_steps == N_STEPS
-    assert_same(model, whole)
-
-
-def killed_training(directory: str) -> None:
-    """Body of a process that kills itself in its 23rd step, amid the stage of all layers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recovery, "Trainer", partial(Trainer, checkpoint_seconds=0.0))
-        at_sample(patch, 23, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        train(make_model(), Path(directory))
-
-
-def test_resume_after_a_kill_is_exact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, Tensor]
-) -> None:
-    code = f"import test_layerwise; test_layerwise.killed_training({str(tmp_path)!r})"
-    process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=False)
-    assert process.returncode == -signal.SIGKILL
-    steps: list[int] = []
-    sample = SparseProblem.sample
-    monkeypatch.setattr(
-        SparseProblem, "sample", lambda *arguments: steps.append(1) or sample(*arguments)
-    )
-    model = make_model()
-    train(model, tmp_path)
-    assert len(steps) == N_STEPS - 22
-    assert_same(model, whole)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"problem": make_problem(variant="snr20")}, {"batch_size": 8}, {"loss": "lasso"}]
-)
-def test_a_run_on_other_data_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    train(make_model(), tmp_path)
-    with pytest.raises(ValueError, match="belongs to another training: its data is"):
-        train(make_model(), tmp_path, **changes)
-
-
-# ---- names
-
-
-@pytest.mark.parametrize("name", catalogue)
-def test_every_network_runs_the_first_layers(name: str) -> None:
-    model = create(name, PROBLEM.training, 4)
-    assert model.n_layers == 4
-    b = PROBLEM.validation.measurements[:5]
-    codes = model.unroll(b, n_layers=2).codes
-    assert codes.shape == (5, 40)
-    iterates = model.unroll(b, iterates=True).iterates
-    torch.testing.assert_close(iterates[2], codes)
-    assert torch.equal(model.dictionary, PROBLEM.dictionary)
-
-
-def test_names_set_options() -> None:
-    assert create("alista-ss", PROBLEM.dictionary).support_selection == SupportSelection()
-    assert create("alista", PROBLEM.dictionary).support_selection is None
-    assert create("lista-tied", PROBLEM.dictionary, 2).tied
-    noisy = make_problem(variant="snr20")
-    assert create("tista", noisy.training, 2).noise_std > 0
-    assert isinstance(create("lista-cpss", PROBLEM.dictionary, 2), LISTACP)
-
-
-def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"must be one of lista, .*alista-ss.*; got 'alsita'"):
-        create("alsita", PROBLEM.dictionary)

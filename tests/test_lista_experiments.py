@@ -203,6 +203,7 @@ def test_check_compares_results_with_targets(finished, tmp_path):
         assert "MISSED" in result.output
     targets.write_text('[[target]]\nname = "x"\npath = ["networks"]\n')
     assert "no file of targets" in check(tmp_path).output
+    assert "no results.json in" in check(tmp_path / "elsewhere").output
 
 
 def test_committed_targets_lead_into_the_results(finished, tmp_path):

@@ -269,6 +269,9 @@ def test_bad_measurements(model: type[ProxGradientNetwork]) -> None:
     ("options", "error", "message"),
     [
         ({"prox": "cubic"}, ValueError, "prox must be"),
+        ({"prox": "smooth", **SS}, ValueError, "support_selection must be None with prox 'smooth'"),
+        ({"prox": "firm", "prox_shape": 2.0, **SS}, ValueError, "support_selection must be None"),
+        ({"prox": "scad", "prox_shape": 3.0, **SS}, ValueError, "support_selection must be None"),
         ({"support_selection": 1.2}, TypeError, "support_selection must be a SupportSelection"),
         ({"weight": torch.ones(M, N - 1).double()}, ValueError, "weight must end in"),
         ({"weight": torch.ones(2, M, N).double()}, ValueError, "weight must have 2 axes"),

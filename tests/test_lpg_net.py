@@ -12,6 +12,8 @@ import torch
 from helpers import dictionary
 from torch import Tensor
 
+from fastunroll.analysis import lipschitz_constant
+from fastunroll.data import make_sparse_problem
 from fastunroll.io import load_model, save_model
 from fastunroll.losses import lpg_loss
 from fastunroll.nn import LPGNet
@@ -70,7 +72,7 @@ def test_formula(options: dict[str, bool]) -> None:
 def test_the_step_depends_on_the_sample() -> None:
     b = measurements()
     with torch.no_grad():
-        assert bool((random_network().steps(b).std(dim=1) > 1e-3).all())
+        assert bool((random_network().steps(b).std(dim=1) > 1e-4).all())
         fixed = random_network(adaptive_step=False).steps(b)
     assert torch.equal(fixed, fixed[:, :1].expand_as(fixed))
 
@@ -148,7 +150,24 @@ def test_examples_set_the_first_threshold() -> None:
     thresholds = small.thresholds.detach()
     assert bool((thresholds.diff() < 0).all())
     assert float(thresholds[0] / thresholds[-1]) == pytest.approx(5)
+    padded = LPGNet.from_dictionary(a, torch.cat([b, torch.zeros(100, M, dtype=b.dtype)]))
+    torch.testing.assert_close(padded.thresholds, small.thresholds)
     assert bool(small(b).any(dim=1).all())
+
+
+@torch.no_grad()
+def test_all_layers_can_be_trained_from_the_start() -> None:
+    problem = make_sparse_problem(n_measurements=50, n_atoms=100, density=0.1, snr_db=40)
+    b, codes = problem.sample(200, torch.Generator().manual_seed(0))
+    error = (LPGNet(problem.dictionary)(b) - codes).square().sum(dim=1)
+    assert float(error.mean()) < float(codes.square().sum(dim=1).mean())
+
+
+def test_a_start_for_atoms_that_are_nearly_equal() -> None:
+    a = 1 + 0.01 * dictionary(M, 200)
+    network = LPGNet(a)
+    assert bool(torch.isfinite(network.step_bias).all())
+    assert network.step_range[0] * lipschitz_constant(a) == pytest.approx(0.5)
 
 
 def test_the_start_does_not_depend_on_the_scale_of_the_dictionary() -> None:
@@ -207,6 +226,12 @@ def test_bad_dictionary_and_examples() -> None:
         LPGNet.from_dictionary(a, measurements()[:, 1:])
     with pytest.raises(ValueError, match="measurements"):
         LPGNet.from_dictionary(a, measurements()[:0])
+    for step in (0.0, 2.1):
+        with pytest.raises(ValueError, match="initial_step must be"):
+            LPGNet(a / a.norm(dim=0).max(), initial_step=step)
+    for bad in (0.0, float("nan")):
+        with pytest.raises(ValueError, match="measurements must be finite and not all zero"):
+            LPGNet.from_dictionary(a, bad * measurements())
 
 
 def test_empty_batch() -> None:

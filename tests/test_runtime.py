@@ -257,6 +257,7 @@ def test_bad_out(saved: Path) -> None:
         ({"weight": np.full((M, N), np.nan, np.float32)}, ValueError, "contains NaN or Inf"),
         ({"momentum": np.ones(2, np.float32)}, ValueError, "momentum must have shape"),
         ({"bypass": (1, 2)}, ValueError, "bypass must hold 5 counts or none"),
+        ({"bypass": (1,) * 5, "prox": "smooth"}, ValueError, "bypass must be 0 with prox 'smooth'"),
         ({"prox": "cubic"}, ValueError, "prox must be one of soft"),
         ({"error_scale": np.ones(N, np.float32)}, ValueError, "error_scale and selection must be"),
         ({"selection": np.ones(K, np.float32)}, ValueError, "error_scale and selection must be"),

@@ -161,5 +161,9 @@ def test_bad_input() -> None:
         UnrolledSparseCoder(alpha=-1.0).fit(samples(20))
     with pytest.raises(ValueError, match="dictionary must have n_features=8 columns"):
         UnrolledSparseCoder(np.ones((3, 5))).fit(samples(20))
+    with pytest.raises(ValueError, match="dictionary has a row of zeros"):
+        UnrolledSparseCoder(np.eye(9, 8)).fit(samples(20))
+    with pytest.raises(ValueError, match="'n_jobs' parameter"):
+        UnrolledSparseCoder(n_jobs=0).fit(samples(20))
     with pytest.raises(ValueError, match="X must have n_components=8 columns, got 3"):
         UnrolledSparseCoder().fit(samples(20)).inverse_transform(np.ones((2, 3)))

@@ -79,8 +79,14 @@ def transcription(network: Network, b: np.ndarray, a: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"support_selection": SELECTION}, {"prox": "nonnegative"}, {"prox": "hard"}],
-    ids=["soft", "selection", "nonnegative", "hard"],
+    [
+        {},
+        {"support_selection": SELECTION},
+        {"prox": "nonnegative"},
+        {"prox": "hard"},
+        {"prox": "smooth"},
+    ],
+    ids=["soft", "selection", "nonnegative", "hard", "smooth"],
 )
 @pytest.mark.parametrize("per_sample", [True, False], ids=["per sample", "shared"])
 @pytest.mark.parametrize("model", MODELS)
@@ -88,7 +94,7 @@ def test_formula(model, per_sample: bool, options: dict[str, Any]) -> None:
     network, b = build(model, **options), measurements()
     a = dictionaries() if per_sample else dictionaries()[0]
     expected = transcription(network, b.numpy(), a.expand(BATCH, M, N).numpy())
-    assert 0 < np.count_nonzero(expected[-1]) < expected[-1].size
+    assert network.prox == "smooth" or 0 < np.count_nonzero(expected[-1]) < expected[-1].size
     view = network.with_dictionary(a)
     result = view.unroll(b, objective_weight=0.2, iterates=True)
     assert result.iterates is not None
@@ -317,6 +323,8 @@ def test_bad_dictionaries(model) -> None:
         network(b.float(), a)
     with pytest.raises(ValueError, match="n_encoder_layers"):
         RobustALISTA(a[0], n_encoder_layers=0)
+    with pytest.raises(ValueError, match="prox must be one of soft, nonnegative, hard, smooth"):
+        model(a[0], prox="firm")
 
 
 @torch.no_grad()

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from fastunroll import planner
 from fastunroll._checks import check_choice, check_like, check_number, check_tensor, check_threshold
-from fastunroll.backend import forced_backend
 from fastunroll.layers import GradientNormStep, layer_arguments
-from fastunroll.ops import autograd, cpu
+from fastunroll.ops import autograd
 from fastunroll.ops.arguments import UnrolledArguments
-from fastunroll.prepared import FORMS, PreparedDictionary, check_weight
+from fastunroll.prepared import FORMS, PreparedDictionary, check_weight, gram_operands
 
 
 class UnrolledResult(NamedTuple):
@@ -214,9 +213,9 @@ def unrolled_prox_gradient(
     linear = None
     if form == "mixed":
         with torch.no_grad():
-            linear, gram = _gram_operands(b, matrix, weight, gram)
+            linear, gram = gram_operands(b, matrix, weight, gram)
     elif form == "gram":
-        linear, gram = _gram_operands(b, matrix, weight, gram)
+        linear, gram = gram_operands(b, matrix, weight, gram)
     with_objective = objective_weight is not None
     lam = check_number("objective_weight", objective_weight, minimum=0.0) if with_objective else 0.0
     arguments = UnrolledArguments(
@@ -375,31 +374,6 @@ def prox_gradient_step(
         initial=codes,
         form=form,
     ).codes
-
-
-def _gram_operands(
-    b: Tensor, dictionary: Tensor, weight: Tensor | None, gram: Tensor | None
-) -> tuple[Tensor | None, Tensor]:
-    """Return c = b W, if its gradient is needed, and G = A^T W, if it is not given.
-
-    Else the kernels compute c, in the same way, and its gradient where G is learned, too. Shapes
-    (1 or K, B, n) and (1 or K, n, n).
-    """
-    learns = autograd.needs_grad((b, dictionary, weight))
-    if gram is not None and (gram.requires_grad or not learns):
-        return None, gram
-    if torch.is_autocast_enabled(b.device.type):
-        with torch.autocast(b.device.type, enabled=False):
-            return _gram_operands(b, dictionary, weight, gram)
-    analysis = dictionary[None] if weight is None else weight
-    if gram is None:
-        plain = forced_backend() != "reference" and autograd.is_plain((dictionary,))
-        if weight is None and not learns and plain:
-            return None, cpu.gram(dictionary)[None]
-        # One plain matrix product where it does: the batched one is slower.
-        one = analysis.shape[0] == 1
-        gram = (dictionary.mT @ analysis[0])[None] if one else dictionary.mT @ analysis
-    return autograd.multiply(b, analysis) if learns else None, gram
 
 
 def _run(arguments: UnrolledArguments, flat: bool) -> UnrolledResult:

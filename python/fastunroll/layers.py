@@ -17,7 +17,7 @@ from fastunroll._checks import (
     check_shape,
     check_tensor,
 )
-from fastunroll.ops.arguments import LEAST_SHAPES, PROX_KINDS
+from fastunroll.ops.arguments import LEAST_SHAPES, PROX_KINDS, SELECTIVE
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def layer_arguments(
             check_like(name, check_tensor(name, value, (1,)), "measurements", like)
     prox = check_choice("prox", prox, PROX_KINDS)
     bypass = _checked_counts(bypass)
-    if any(bypass) and prox not in ("soft", "nonnegative", "hard"):
+    if any(bypass) and prox not in SELECTIVE:
         raise ValueError(f"bypass must be 0 with prox {prox!r}, got {bypass}")
     sizes = {
         "n_layers": None if n_layers is None else check_positive_int("n_layers", n_layers),

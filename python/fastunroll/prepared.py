@@ -1,4 +1,4 @@
-"""A dictionary made ready for repeated use: its Gram matrix and the kernels' own copies of it."""
+"""Gram matrices, and a dictionary made ready for repeated use, with the kernels' copies of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fastunroll import planner
 from fastunroll._checks import check_choice, check_dictionary, check_like, check_tensor
-from fastunroll.ops import cuda
-from fastunroll.ops.cpu import multiply
+from fastunroll.backend import forced_backend
+from fastunroll.ops import autograd, cpu, cuda
 from fastunroll.ops.pack import pack_operands
 from fastunroll.ops.repeat import RepeatedCall
 
@@ -102,7 +102,7 @@ def prepare(
         if form == "gram":
             analysis = dictionary[None] if weight is None else weight
             # In our own product on the CPU: `fastunroll.runtime` forms the same G, bit for bit.
-            product = multiply if native else torch.matmul
+            product = cpu.multiply if native else torch.matmul
             gram = product(dictionary.double().mT, analysis.double()).to(dictionary.dtype)
         packed: tuple[Tensor, ...] = ()
         if native:
@@ -111,3 +111,28 @@ def prepare(
         elif dictionary.device.type == "cuda" and cuda.BACKEND is not None:
             packed = cuda.BACKEND.prepare(gram, dictionary, weight)
         return PreparedDictionary(dictionary, weight, gram, packed)
+
+
+def gram_operands(
+    b: Tensor, dictionary: Tensor, weight: Tensor | None, gram: Tensor | None
+) -> tuple[Tensor | None, Tensor]:
+    """Return c = b W, if its gradient is needed, and G = A^T W, if it is not given.
+
+    Else the kernels compute c, in the same way, and its gradient where G is learned, too. Shapes
+    (1 or K, B, n) and (1 or K, n, n).
+    """
+    learns = autograd.needs_grad((b, dictionary, weight))
+    if gram is not None and (gram.requires_grad or not learns):
+        return None, gram
+    if torch.is_autocast_enabled(b.device.type):
+        with torch.autocast(b.device.type, enabled=False):
+            return gram_operands(b, dictionary, weight, gram)
+    analysis = dictionary[None] if weight is None else weight
+    if gram is None:
+        plain = forced_backend() != "reference" and autograd.is_plain((dictionary,))
+        if weight is None and not learns and plain:
+            return None, cpu.gram(dictionary)[None]
+        # One plain matrix product where it does: the batched one is slower.
+        one = analysis.shape[0] == 1
+        gram = (dictionary.mT @ analysis[0])[None] if one else dictionary.mT @ analysis
+    return autograd.multiply(b, analysis) if learns else None, gram

@@ -21,7 +21,7 @@ from fastunroll import planner
 from fastunroll._files import NO_PROGRAM, PROGRAM, read_file
 from fastunroll._scalars import check_choice, check_number, check_positive_int
 from fastunroll.ops import native
-from fastunroll.ops.arguments import LEAST_SHAPES, PROX_KINDS
+from fastunroll.ops.arguments import LEAST_SHAPES, PROX_KINDS, SELECTIVE
 from fastunroll.program import Program
 
 Array = NDArray[Any]
@@ -232,6 +232,8 @@ def _checked(program: Program[Array]) -> Program[Array]:
         isinstance(count, int) and count >= 0 for count in program.bypass
     ):
         raise ValueError(f"bypass must hold {layers} counts or none, got {program.bypass}")
+    if any(program.bypass) and program.prox not in SELECTIVE:
+        raise ValueError(f"bypass must be 0 with prox {program.prox!r}, got {program.bypass}")
     for name in given.keys() & {"dictionary", "weight", "gram"}:
         given[name] = given[name] if given[name].ndim == 3 else given[name][None]
     for name in given.keys() & {"threshold", "step"}:

@@ -76,12 +76,10 @@ def learn_filters(
     settings = {name: value for name, value in context.params.items() if name != "output"}
     with process_group() as device, keeping(output):
         images = list(readable_images(find_images(source, split="all")))
-        noise = sigma / GRAY_LEVELS
         generator = torch.Generator().manual_seed(stream_seed(seed, "validation"))
-        crops = NoisyCrops(images, crop, batch_size, sigma=noise)
-        noisy, clean = (
-            part.to(device) for part in NoisyCrops(images, crop, N_WATCHED, sigma=noise)(generator)
-        )
+        crops = NoisyCrops(images, crop, batch_size, sigma=sigma / GRAY_LEVELS)
+        watched = NoisyCrops(crops.images, crop, N_WATCHED, sigma=crops.sigma)
+        noisy, clean = (part.to(device) for part in watched(generator))
         model = ConvolutionalPUDLE(
             torch.randn(filters, 1, size, size, generator=generator),
             layers,

@@ -41,6 +41,7 @@ N_VALIDATION = 1000
 N_LAYERS = 20
 LPG_NET_ONLY = ("kind", "steps", "learning_rate", "density", "snr_db", "data", "sigma")
 FAMILY_ONLY = ("variant", "schedule", "loss", "budget")
+TRAINED_ONLY = ("schedule", "loss", "budget", "batch_size", "tensorboard")
 
 
 class TaskName(str, Enum):
@@ -126,7 +127,8 @@ def train(
     fastunroll train --output alista --model alista-ss --variant snr40
     ```
     """
-    _check_options(context, FAMILY_ONLY if model == LPG_NET else LPG_NET_ONLY)
+    unused = FAMILY_ONLY if model == LPG_NET else LPG_NET_ONLY
+    _check_options(context, unused + (TRAINED_ONLY if model.startswith("hyperlista") else ()))
     settings = {k: v for k, v in context.params.items() if k not in ("output", "tensorboard")}
     if model != LPG_NET:
         keep_settings(output / "settings.json", settings)

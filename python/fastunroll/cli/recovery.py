@@ -78,11 +78,12 @@ def train_family(
     """
     problem = make_benchmark(variant, n_measurements=n_measurements, n_atoms=n_atoms, seed=seed)
     network = create(model, problem.training, n_layers or N_LAYERS)
-    with on_interrupt(f"{output} keeps all so far; the same command goes on from there"):
-        if isinstance(network, HyperLISTA):
+    if isinstance(network, HyperLISTA):
+        with on_interrupt("no network was written; the same command searches anew"):
             search(network, network.ranges, lambda net: _validation_nmse(net, problem))
-            trained = "search"
-        else:
+        trained = "search"
+    else:
+        with on_interrupt(f"{output} keeps all so far; the same command goes on from there"):
             result = train_recovery(
                 network,
                 problem,
@@ -94,7 +95,7 @@ def train_family(
                 directory=output,
                 tensorboard=tensorboard,
             )
-            trained = f"{result.n_steps} steps in {result.seconds:.0f} s"
+        trained = f"{result.n_steps} steps in {result.seconds:.0f} s"
     path = output / "model.safetensors"
     save_model(network, path)
     score = problem.evaluate(network)

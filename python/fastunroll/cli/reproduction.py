@@ -62,8 +62,8 @@ def reproduce(
         bool,
         typer.Option(
             "--check",
-            help="Only compare results with their document (guarantees) or targets (lista, pudle; "
-            "by default those in docs/results).",
+            help="Only compare results, by default those in docs/results, with their document "
+            "(guarantees) or targets (lista, pudle).",
         ),
     ] = False,
     models: Annotated[
@@ -82,8 +82,8 @@ def reproduce(
     """
     if models and (check or experiment is not Experiment.lista):
         raise ValueError("--models needs lista, and no --check")
-    if check and experiment in (Experiment.lista, Experiment.pudle):
-        _check_targets(_RESULTS / experiment.value if output == _OUTPUT else output)
+    if check:
+        _check(experiment, _RESULTS / experiment.value if output == _OUTPUT else output)
         return
     if experiment is Experiment.lista:
         _lista(output, budget, seed, models)
@@ -92,10 +92,8 @@ def reproduce(
         _pudle(output, budget, data, seed)
         return
     if experiment is Experiment.guarantees:
-        _guarantees(output, budget, seed, check)
+        _guarantees(output, budget, seed)
         return
-    if check:
-        raise ValueError(f"--check has no meaning for {experiment.value}")
     from fastunroll.experiments import lpg_net
 
     with on_interrupt(f"{output} keeps the finished parts; the same command goes on from there"):
@@ -108,15 +106,27 @@ def reproduce(
     typer.echo(f"report: {results.report}")
 
 
-def _guarantees(output: Path, budget: Budget, seed: int, check: bool) -> None:
-    """Run the experiments on optimisation guarantees, or check their document."""
+def _check(experiment: Experiment, folder: Path) -> None:
+    """Compare the results in a folder with their document, or with their targets."""
+    if experiment is Experiment.lpg_net:
+        raise ValueError(f"--check has no meaning for {experiment.value}")
+    from fastunroll.experiments import guarantees
+    from fastunroll.experiments.targets import RESULTS
+
+    if not (folder / RESULTS).is_file():
+        raise FileNotFoundError(f"--output must be a folder of results: no {RESULTS} in {folder}")
+    if experiment is not Experiment.guarantees:
+        _check_targets(folder)
+        return
+    if missing := guarantees.check(folder):
+        raise ValueError(f"the document in {folder} lacks, or contradicts: {missing[0]}")
+    typer.echo(f"the document in {folder} agrees with its results")
+
+
+def _guarantees(output: Path, budget: Budget, seed: int) -> None:
+    """Run the experiments on optimisation guarantees."""
     from fastunroll.experiments import guarantees
 
-    if check:
-        if missing := guarantees.check(output):
-            raise ValueError(f"the document in {output} lacks, or contradicts: {missing[0]}")
-        typer.echo(f"the document in {output} agrees with its results")
-        return
     with on_interrupt(f"{output} keeps the finished parts; the same command goes on from there"):
         claims = guarantees.run(output, budget=budget.value, seed=seed)
     for claim in claims:

@@ -100,15 +100,20 @@ def find_images(
     check_choice("split", split, (*_SPLITS, "all"))
     named = folder or os.environ.get(DATA_VARIABLE)
     root = Path(named or str(import_optional("skimage.data").data_dir))
+    advice = "" if folder else f"; {_HELP}"
     if not root.is_dir():
-        raise FileNotFoundError(f"no such folder: {root}; {_HELP}")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+        raise FileNotFoundError(f"no such folder: {root}{advice}")
+    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
     if not named:
-        paths = [path for path in paths if path.name in _SHIPPED]
-    paths = paths if split == "all" else _select(paths, root, split)
+        found = [path for path in found if path.name in _SHIPPED]
+    if not found:
+        raise FileNotFoundError(f"there are no images in {root}{advice}")
+    paths = found if split == "all" else _select(found, root, split)
     if not paths:
-        what = "images" if split == "all" else f"images for the {split} split"
-        raise FileNotFoundError(f"there are no {what} in {root}; {_HELP}")
+        raise FileNotFoundError(
+            f"there are no images for the {split} split in {root}: it has {len(found)} in all; add "
+            f"more, or a folder {split}"
+        )
     return paths
 
 
@@ -136,7 +141,7 @@ def readable_images(paths: Iterable[Path]) -> Iterator[NDArray[np.float64]]:
             yield image
     if count == len(failures):
         first = f"; the first: {failures[0]}" if failures else ""
-        raise FileNotFoundError(f"none of {count} images is readable{first}; {_HELP}")
+        raise FileNotFoundError(f"none of {count} images is readable{first}")
     if failures:
         message = f"left out {len(failures)} of {count} images; the first: {failures[0]}"
         warnings.warn(message, stacklevel=3)

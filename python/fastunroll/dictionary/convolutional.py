@@ -7,8 +7,7 @@ convolutions with stride:
     x^ = D * z_K
 
 It is `PUDLE` for the matrix of all shifts of the filters, and has the same three gradients. Source:
-Tolooshams, Ba, "Stable and Interpretable Unrolled Dictionary Learning", TMLR
-2022.
+Tolooshams, Ba, "Stable and Interpretable Unrolled Dictionary Learning", TMLR 2022.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from fastunroll._checks import check_choice, check_positive_int, check_tensor
+from fastunroll._checks import check_positive_int, check_tensor
 from fastunroll.dictionary.convolution import Convolution
-from fastunroll.dictionary.encoder import CONVOLUTIONAL_PROX, unroll_convolutional
+from fastunroll.dictionary.encoder import unroll_convolutional
 from fastunroll.dictionary.pudle import PUDLE
 from fastunroll.functional import UnrolledResult
 
@@ -91,7 +90,7 @@ class ConvolutionalPUDLE(PUDLE):
             lam=lam,
             step=step,
             gradient=gradient,
-            prox=check_choice("prox", prox, CONVOLUTIONAL_PROX),
+            prox=prox,
             layer_decay=layer_decay,
             constraint=constraint,
             learn_step=learn_step,

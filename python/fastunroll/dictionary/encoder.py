@@ -25,8 +25,6 @@ from fastunroll.dictionary.convolution import Convolution
 from fastunroll.functional import UnrolledResult
 from fastunroll.ops import autograd
 
-CONVOLUTIONAL_PROX = ("soft", "nonnegative", "hard")
-
 
 def unroll_convolutional(
     convolution: Convolution,

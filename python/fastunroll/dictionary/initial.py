@@ -58,7 +58,7 @@ def initial_dictionary(
         patch_size = math.isqrt(n_measurements)
         if patch_size**2 != n_measurements:
             raise ValueError(
-                f"samples must be square patches for kind='dct', got {n_measurements} measurements"
+                f"samples must be square patches for the DCT, got {n_measurements} measurements"
             )
         return overcomplete_dct(patch_size, n_atoms, dtype=samples.dtype)
     if kind == "random":
@@ -73,7 +73,7 @@ def initial_dictionary(
         raise ValueError(
             f"samples must hold at least n_atoms = {n_atoms} that are not zero to start from, got "
             f"{len(usable)} of n_samples={n_samples}; give more samples, ask for fewer atoms or "
-            "start from random ones (kind='random')"
+            "start from random ones"
         )
     chosen = torch.randperm(len(usable), generator=generator)[:n_atoms]
     return normalize(usable[chosen], dim=1).T.contiguous()

@@ -33,7 +33,7 @@ from fastunroll._checks import (
 from fastunroll.analysis.spectral import lipschitz_constant
 from fastunroll.functional import UnrolledResult, unrolled_prox_gradient
 from fastunroll.nn.network import UnrolledNetwork
-from fastunroll.ops.arguments import PROX_KINDS
+from fastunroll.ops.arguments import SELECTIVE
 from fastunroll.program import Program
 from fastunroll.solvers.fista import nesterov_momentum
 
@@ -113,7 +113,7 @@ class PUDLE(UnrolledNetwork):
         if step is not None:
             check_number("step", step, minimum=0.0, exclusive=True)
         self.gradient = check_choice("gradient", gradient, GRADIENTS)
-        self.prox = check_choice("prox", prox, PROX_KINDS)
+        self.prox = check_choice("prox", prox, SELECTIVE)
         self.constraint = check_choice("constraint", constraint, CONSTRAINTS)
         if prox == "hard" and gradient == "ae-lasso":
             raise ValueError("gradient must be 'dec' or 'ae-ls' with prox='hard': it has no lasso")

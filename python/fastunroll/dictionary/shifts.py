@@ -106,6 +106,11 @@ def denoise_by_shifts(
         )
     if channels != 1 and channels != planes.shape[2]:
         raise ValueError(f"image must have the model's {channels} channels, got {image.shape}")
+    if any(n < k for n, k in zip(planes.shape, kernel, strict=False)):
+        raise ValueError(
+            f"image must be at least as large as a filter, {kernel[0]} x {kernel[1]}, "
+            f"got {planes.shape[0]} x {planes.shape[1]}"
+        )
     x = torch.from_numpy(planes).permute(2, 0, 1).to(next(model.parameters()))
     x = x[:, None] if channels == 1 else x[None]
     average = average_over_shifts(

@@ -29,7 +29,7 @@ class AdaLISTA(VaryingDictionaryNetwork):
     lam : float
         lambda of the ISTA that it starts as: th = lambda / L and g = 1 / L, L = 1.001 ||A||_2^2.
     prox, support_selection
-        As in `ProxGradientNetwork`.
+        As in `VaryingDictionaryNetwork`.
 
     Raises
     ------

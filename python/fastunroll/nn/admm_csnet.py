@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from fastunroll._checks import check_choice, check_number, check_positive_int
 from fastunroll.functional import smooth_soft_threshold, soft_threshold
 from fastunroll.nn.dense import DenseNetwork
 from fastunroll.nn.piecewise_linear import PiecewiseLinear
+from fastunroll.nn.thresholds import at_least_zero
 
 SCALINGS = ("standard", "ntk")
 SHRINKAGES = ("soft", "smooth", "piecewise-linear")
@@ -183,7 +183,7 @@ class ADMMCSNet(DenseNetwork):
         if self.shrinkage == "piecewise-linear":
             shrunk: Tensor = self.functions[layer](u)
             return shrunk
-        threshold = relu(self.thresholds[layer])
+        threshold = at_least_zero(self.thresholds[layer])
         return (
             soft_threshold(u, threshold)
             if self.shrinkage == "soft"

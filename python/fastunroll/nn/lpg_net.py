@@ -29,8 +29,8 @@ from fastunroll.layers import GradientNormStep
 from fastunroll.nn.network import UnrolledNetwork, versions
 from fastunroll.program import Program
 
-_SHORTEST_STEP, _FIRST_STEP, _LONGEST_STEP = 0.02, 1.0, 2.0
-"""Default steps, in units of 1 / max_j ||a_j||^2."""
+_SHORTEST_STEP, _LONGEST_STEP = 0.02, 2.0
+"""Default range of the step, in units of 1 / max_j ||a_j||^2."""
 
 _THRESHOLD_DECAY = 5.0
 """Ratio of the first and the last initial threshold."""
@@ -54,10 +54,13 @@ class LPGNet(UnrolledNetwork):
         First threshold tau_0. The others fall geometrically to a fifth of it; a shared one starts
         at their geometric mean.
     step_range : (float, float), optional
-        (alpha_min, alpha_max). By default (0.02, 2) / max_j ||a_j||^2, with alpha = 1 / max_j
-        ||a_j||^2 to start from: 2 / max_j ||a_j||^2 is the limit of stability for codes of one
+        (alpha_min, alpha_max). By default (0.02, 2) / max_j ||a_j||^2, or from 1 / (2 L) on if that
+        is less, with L = ||A||_2^2: 2 / max_j ||a_j||^2 is the limit of stability for codes of one
         non-zero, as 2/L is for dense ones. In trials, networks that may take such steps trained
         to a smaller error than those kept below 2/L.
+    initial_step : float, optional
+        alpha to start from, within the range. By default 1/L, that of ISTA, or the middle of a
+        given range.
 
     Raises
     ------
@@ -86,19 +89,22 @@ class LPGNet(UnrolledNetwork):
         shared_threshold: bool = False,
         initial_threshold: float = 0.5,
         step_range: tuple[float, float] | None = None,
+        initial_step: float | None = None,
     ) -> None:
         super().__init__()
         dictionary = check_dictionary("dictionary", dictionary).detach().clone()
         n_layers = check_positive_int("n_layers", n_layers)
         check_number("initial_threshold", initial_threshold, minimum=0.0, exclusive=True)
-        unit = 1.0 / float(dictionary.square().sum(dim=0).max())
         if step_range is None:
-            low, high, first = (
-                unit * factor for factor in (_SHORTEST_STEP, _LONGEST_STEP, _FIRST_STEP)
-            )
+            unit, first = _longest_atom_step(dictionary), 1.0 / lipschitz_constant(dictionary)
+            low, high = min(_SHORTEST_STEP * unit, first / 2), _LONGEST_STEP * unit
         else:
             low, high = _checked_range(step_range, dictionary)
             first = (low + high) / 2
+        if initial_step is not None:
+            first = check_number("initial_step", initial_step, minimum=low, exclusive=True)
+            if first >= high:
+                raise ValueError(f"initial_step must be less than {high:g}, got {first:g}")
         self.step_range = (low, high)
         self.adaptive_step, self.shared_threshold = adaptive_step, shared_threshold
         self.register_buffer("dictionary", dictionary)
@@ -117,16 +123,20 @@ class LPGNet(UnrolledNetwork):
     def from_dictionary(
         cls, dictionary: Tensor, measurements: Tensor | None = None, **options: Any
     ) -> LPGNet:
-        """Build a network with initial values that suit the data.
+        """Build a network with initial values that suit the data, to be trained layer by layer.
+
+        alpha starts at 1 / max_j ||a_j||^2, which saves layers. Where all of them are trained at
+        once from the start, steps so long make codes grow without bound; use the constructor then.
 
         Parameters
         ----------
         dictionary : (n_measurements, n_atoms)
             A.
         measurements : (batch, n_measurements), optional
-            Examples of b. The first threshold becomes a quarter of the step times the median of
-            ||A^T b||_inf, the threshold above which the first layer returns 0. Without examples
-            it is 0.5, which suits non-zeros of unit variance.
+            Examples of b, finite and not all zero. The first threshold becomes a quarter of the
+            step times the median of ||A^T b||_inf, the threshold above which the first layer
+            returns 0, over those that are not zero. Without examples it is 0.5, which suits
+            non-zeros of unit variance.
         **options
             Other arguments of the constructor.
 
@@ -136,6 +146,9 @@ class LPGNet(UnrolledNetwork):
             With the name of the argument that does not fit.
         """
         dictionary = check_dictionary("dictionary", dictionary)
+        step = _longest_atom_step(dictionary)
+        if options.get("step_range") is None:
+            options.setdefault("initial_step", step)
         if measurements is not None:
             b = check_tensor("measurements", measurements, (2,))
             if b.numel() == 0 or b.shape[1] != dictionary.shape[0]:
@@ -143,8 +156,10 @@ class LPGNet(UnrolledNetwork):
                     f"measurements must be (batch, {dictionary.shape[0]}) with batch of at least "
                     f"1, got shape {tuple(b.shape)}"
                 )
-            step = _FIRST_STEP / dictionary.square().sum(dim=0).max()
-            largest = (b @ dictionary).abs().amax(dim=1).median()
+            largest = (b @ dictionary).abs().amax(dim=1)
+            largest = largest[largest > 0].median()  # NaN of none
+            if not bool(torch.isfinite(b).all() and torch.isfinite(largest)):
+                raise ValueError("measurements must be finite and not all zero")
             options.setdefault("initial_threshold", float(step * largest) / 4)
         return cls(dictionary, **options)
 
@@ -244,6 +259,11 @@ class LPGNet(UnrolledNetwork):
                 shared_threshold=config["shared_threshold"],
                 step_range=tuple(config["step_range"]),
             )
+
+
+def _longest_atom_step(dictionary: Tensor) -> float:
+    """1 / max_j ||a_j||^2."""
+    return 1.0 / float(dictionary.square().sum(dim=0).max())
 
 
 def _checked_range(step_range: tuple[float, float], dictionary: Tensor) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from fastunroll.nn.layered import LayeredNetwork
 from fastunroll.nn.network import values, versions
 from fastunroll.nn.support_selection import SupportSelection
 from fastunroll.nn.thresholds import LEAST_STEP, at_least, at_least_zero
-from fastunroll.ops.arguments import PROX_KINDS
+from fastunroll.ops.arguments import PROX_KINDS, SELECTIVE
 from fastunroll.ops.autograd import needs_grad
 from fastunroll.prepared import PreparedDictionary, check_weight, prepare
 from fastunroll.program import Program
@@ -45,7 +45,8 @@ class ProxGradientNetwork(LayeredNetwork):
     prox_shape : float, optional
         Its shape, where it has one; not learned.
     support_selection : SupportSelection, optional
-        The largest entries of a layer skip the shrinkage; by default none do.
+        The largest entries of a layer skip the shrinkage; by default none do. It goes with the
+        soft, the non-negative and the hard threshold.
 
     Raises
     ------
@@ -72,6 +73,8 @@ class ProxGradientNetwork(LayeredNetwork):
         self.lam = check_number("lam", lam, minimum=0.0, exclusive=True)
         self.prox = check_choice("prox", prox, PROX_KINDS)
         self.prox_shape = check_prox_shape(prox, prox_shape)
+        if support_selection is not None and prox not in SELECTIVE:
+            raise ValueError(f"support_selection must be None with prox {prox!r}")
         if weight is not None:
             weight = checked_weight(weight, self.dictionary).detach().clone()
         step = first_step(self.dictionary)

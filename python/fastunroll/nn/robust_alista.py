@@ -91,7 +91,7 @@ class RobustALISTA(VaryingDictionaryNetwork):
     lam : float
         lambda: the first thresholds are lambda / L with L = 1.001 ||A||_2^2. The first steps are 1.
     prox, support_selection
-        As in `ProxGradientNetwork`.
+        As in `VaryingDictionaryNetwork`.
 
     Raises
     ------

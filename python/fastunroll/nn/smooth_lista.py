@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from fastunroll._checks import check_number, check_positive_int
 from fastunroll.functional import smooth_soft_threshold
 from fastunroll.nn.dense import DenseNetwork
+from fastunroll.nn.thresholds import at_least_zero
 from fastunroll.program import Program
 
 
@@ -89,7 +89,7 @@ class SmoothLISTA(DenseNetwork):
             u = b @ first.mT / m**0.5
             if k > 0:
                 u = u + x @ self.weights[k - 1].mT / n**0.5
-            x = smooth_soft_threshold(u, relu(self.thresholds[k]))
+            x = smooth_soft_threshold(u, at_least_zero(self.thresholds[k]))
             yield x
 
     @torch.no_grad()
@@ -98,7 +98,7 @@ class SmoothLISTA(DenseNetwork):
         m, n = self.dictionary.shape
         first = torch.stack([weight.mT for weight in self.input_weights])
         later = [weight.mT for weight in self.weights]
-        thresholds = relu(torch.stack(list(self.thresholds)))
+        thresholds = at_least_zero(torch.stack(list(self.thresholds)))
         return Program(
             weight=first / m**0.5,
             gram=-torch.stack([first.new_zeros(n, n), *later]) / n**0.5,

@@ -41,5 +41,8 @@ def at_least(value: Tensor, minimum: float) -> Tensor:
 
 
 def at_least_zero(threshold: Tensor) -> Tensor:
-    """`at_least` 0: a threshold that training made negative acts as 0, the identity."""
+    """`at_least` 0: a threshold that training made negative acts as 0, the identity.
+
+    The hard, firm and SCAD shrinkages have no slope in a threshold of 0, so there it stays.
+    """
     return at_least(threshold, 0.0)

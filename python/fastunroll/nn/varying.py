@@ -11,18 +11,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fastunroll._checks import check_like, check_number, check_tensor
-from fastunroll.functional import UnrolledResult, soft_threshold
+from fastunroll._checks import check_choice, check_like, check_number, check_tensor
+from fastunroll.functional import UnrolledResult
 from fastunroll.nn.prox_gradient import ProxGradientNetwork
 from fastunroll.nn.support_selection import SupportSelection
 from fastunroll.nn.thresholds import at_least_zero
-from fastunroll.ops.autograd import needs_grad
-from fastunroll.ops.reference import prox
+from fastunroll.ops import reference
+from fastunroll.ops.arguments import LEAST_SHAPES, PROX_KINDS
+from fastunroll.ops.autograd import needs_grad, shrink
 from fastunroll.prepared import PreparedDictionary, prepare
 from fastunroll.program import Program
 from fastunroll.solvers.lasso import LassoProblem
 
 Network = TypeVar("Network", bound="VaryingDictionaryNetwork")
+
+_PROX_KINDS = tuple(kind for kind in PROX_KINDS if kind not in LEAST_SHAPES)
 
 
 class VaryingDictionaryNetwork(ProxGradientNetwork):
@@ -37,8 +40,10 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
     ----------
     dictionary : (n_measurements, n_atoms)
         A where a call gives no other, float32 or float64; copied, not learned.
-    n_layers, lam, prox, support_selection
+    n_layers, lam, support_selection
         As in `ProxGradientNetwork`.
+    prox : {"soft", "nonnegative", "hard", "smooth"}
+        Proximal operator, as in `fastunroll.unrolled_prox_gradient`.
 
     Raises
     ------
@@ -58,7 +63,11 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
         support_selection: SupportSelection | None = None,
     ) -> None:
         super().__init__(
-            dictionary, n_layers, lam=lam, prox=prox, support_selection=support_selection
+            dictionary,
+            n_layers,
+            lam=lam,
+            prox=check_choice("prox", prox, _PROX_KINDS),
+            support_selection=support_selection,
         )
 
     def with_dictionary(self: Network, dictionary: Tensor) -> Network:
@@ -203,8 +212,8 @@ class VaryingDictionaryNetwork(ProxGradientNetwork):
     def _shrink(self, u: Tensor, threshold: Tensor, bypass: int) -> Tensor:
         """Proximal operator of one layer."""
         if bypass or self.prox == "hard":
-            return prox(u, threshold, self.prox, bypass)
-        return soft_threshold(u, threshold, nonnegative=self.prox == "nonnegative")
+            return reference.prox(u, threshold, self.prox, bypass)
+        return shrink(u, threshold, self.prox)
 
 
 def _checked_dictionaries(dictionary: object, like: Tensor) -> Tensor:

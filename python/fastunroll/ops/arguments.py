@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # `fastunroll.runtime` gets here without torch
 PROX_KINDS = ("soft", "nonnegative", "hard", "smooth", "firm", "scad")
 """Proximal operators, in the order of the native enumeration."""
 
+SELECTIVE = ("soft", "nonnegative", "hard")
+"""Proximal operators with support selection; their slope is 1 or 0."""
+
 LEAST_SHAPES = {"firm": 1.0, "scad": 2.0}
 """Proximal operators with a shape parameter, and the number that it must exceed."""
 

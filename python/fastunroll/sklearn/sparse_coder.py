@@ -94,4 +94,6 @@ class UnrolledSparseCoder(CodingTransformer):
                     f"dictionary must have n_features={X.shape[1]} columns, "
                     f"got shape {self.components_.shape}"
                 )
+            if not self.components_.any(axis=1).all():
+                raise ValueError("dictionary has a row of zeros; every atom must be non-zero")
         return self

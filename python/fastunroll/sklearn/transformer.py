@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, Options
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -33,7 +33,7 @@ SHARED_CONSTRAINTS: dict[str, list[Any]] = {
     "alpha": [Interval(Real, 0, None, closed="neither")],
     "n_layers": [Interval(Integral, 1, None, closed="left")],
     "positive_code": ["boolean"],
-    "n_jobs": [Interval(Integral, -1, None, closed="left"), None],
+    "n_jobs": [Interval(Integral, 1, None, closed="left"), Options(Integral, {-1}), None],
     "random_state": ["random_state"],
 }
 

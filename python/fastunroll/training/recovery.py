@@ -150,7 +150,7 @@ def train_recovery(
             lam=model.lam,
             prox="firm" if hard else model.prox,
             prox_shape=_NEARLY_HARD if hard else model.prox_shape,
-            support_selection=model.support_selection,
+            support_selection=None if hard else model.support_selection,
         )
         started = train_recovery(
             start,
