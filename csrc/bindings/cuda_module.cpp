@@ -129,14 +129,14 @@ void bind_network(py::module_& m, const std::string& dtype) {
            })
       .def("plan_forward",
            [](const N& network, const cuda::Device& device) {
-             return cuda::plan_forward<T>(network, device, false);
+             return cuda::plan_forward<T>(network, device);
            })
       .def(
           "forward",
           [](const N& network, Address codes, Address iterates, const cuda::Plan& plan,
              Address workspace, Address stream) {
             const ForwardOutputs<T> out{pointer<T>(codes), nullptr, pointer<T>(iterates), nullptr};
-            return cuda::forward<T>(network, out, nullptr, plan, pointer<void>(workspace),
+            return cuda::forward<T>(network, out, plan, pointer<void>(workspace),
                                     stream_of(stream));
           },
           Release())
@@ -145,7 +145,7 @@ void bind_network(py::module_& m, const std::string& dtype) {
               std::int64_t n_grams, std::int64_t n_weights, const cuda::Device& device,
               std::size_t budget) {
              const auto a = backward_arguments<T>(incoming, outgoing, n_grams, n_weights);
-             return cuda::plan_backward<T>(network, a, device, false, budget);
+             return cuda::plan_backward<T>(network, a, device, budget);
            })
       .def(
           "backward",
@@ -153,8 +153,7 @@ void bind_network(py::module_& m, const std::string& dtype) {
              std::int64_t n_grams, std::int64_t n_weights, const cuda::Plan& plan,
              Address workspace, Address stream) {
             const auto a = backward_arguments<T>(incoming, outgoing, n_grams, n_weights);
-            return cuda::backward<T>(network, a, nullptr, plan, pointer<void>(workspace),
-                                     stream_of(stream));
+            return cuda::backward<T>(network, a, plan, pointer<void>(workspace), stream_of(stream));
           },
           Release())
       .def(

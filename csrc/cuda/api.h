@@ -105,21 +105,6 @@ struct PackProblem {
 template <class T>
 Error pack(const PackProblem<T>& problem, void* target, Stream stream);
 
-// What the backward pass reads of the forward pass, as rows of `trace_row` elements. The forward
-// pass writes it where it is given one; else the backward pass makes its own, chunk by chunk, in
-// its workspace. In the shapes below n and m stand for the lengths of these rows.
-template <class T>
-struct Trace {
-  T* codes = nullptr;       // x_1 .. x_K (K, B, n)
-  T* points = nullptr;      // y (K, B, n), with momentum unless with heavy ball
-  T* directions = nullptr;  // v (K, B, n); the backward pass leaves the gradients of v here
-  T* residuals = nullptr;   // r (K, B, m), factored form
-  T* norms = nullptr;       // ||v|| (K, B), with a rule
-  T* ranks = nullptr;       // |u| from which on entries skip the shrinkage (K, B), with bypass
-};
-
-constexpr std::int64_t trace_row(std::int64_t length) { return (length + 3) / 4 * 4; }
-
 enum class Path : int {
   none = 0,     // the sizes do not fit: compose the pass of products and of `layer_forward`
   tile = 1,     // a block takes a tile of samples through all layers; the matrices stream by
@@ -139,27 +124,26 @@ struct Plan {
 
 // Outputs: codes, and where not null iterates x_0 .. x_K (K + 1, B, n); the others are not used.
 template <class T>
-Plan plan_forward(const Network<T>& network, const Device& device, bool with_trace);
+Plan plan_forward(const Network<T>& network, const Device& device);
 
-// The trace may be null. On one path and with one precision a sample's result does not depend on
-// its batch, bit for bit.
+// On one path and with one precision a sample's result does not depend on its batch, bit for bit.
 template <class T>
-Error forward(const Network<T>& network, const ForwardOutputs<T>& out, const Trace<T>* trace,
-              const Plan& plan, void* workspace, Stream stream);
+Error forward(const Network<T>& network, const ForwardOutputs<T>& out, const Plan& plan,
+              void* workspace, Stream stream);
 
 // Plans with at most `budget` bytes of workspace where that is possible: a small one means more
-// and smaller chunks. `has_trace`: the forward pass has left a trace of the whole batch.
+// and smaller chunks.
 template <class T>
 Plan plan_backward(const Network<T>& network, const BackwardArguments<T>& args,
-                   const Device& device, bool has_trace, std::size_t budget);
+                   const Device& device, std::size_t budget);
 
 // Gradients as `BackwardArguments` says, but those of A and W transposed, without the objective's;
 // every gradient that is asked for is overwritten. Factored form: matrices dictionary,
 // dictionary_t, weight and weight_t; Gram form: gram and gram_t. The network must be the forward
-// pass's, and the trace (if any) its trace, which is overwritten.
+// pass's, which is run again, as many samples at a time as the workspace holds.
 template <class T>
-Error backward(const Network<T>& network, const BackwardArguments<T>& args, const Trace<T>* trace,
-               const Plan& plan, void* workspace, Stream stream);
+Error backward(const Network<T>& network, const BackwardArguments<T>& args, const Plan& plan,
+               void* workspace, Stream stream);
 
 // ---- One layer around products made elsewhere ----------------------------------------------
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The backward pass: chunk by chunk the trace (made here unless it is given), the way back through
-// the layers, and the sums over the samples.
+// The backward pass: chunk by chunk the forward pass again for its trace, the way back through the
+// layers, and the sums over the samples.
 #include <algorithm>
 
 #include "cuda/backward.h"
@@ -31,7 +31,7 @@ struct MatrixGradient {
   }
   // Adds rows of the network's layers [first_layer, first_layer + n_layers).
   Error add(const T* left_rows, std::int64_t left_row, const T* right_rows,
-            std::int64_t first_layer, std::int64_t n_layers, std::int64_t rows, Precision precision,
+            std::int64_t first_layer, std::int64_t n_layers, std::int64_t rows, Kind kind,
             Stream stream) const {
     if (out == nullptr || n_layers == 0) return nullptr;
     const bool per_layer = layers > 1;
@@ -39,7 +39,7 @@ struct MatrixGradient {
     return add_outer_products<T>(
         {left_rows, left_row, left, right_rows, trace_row(right), right,
          per_layer ? rows : rows * n_layers, per_layer ? n_layers : 1, target},
-        precision, splits, stream);
+        kind, splits, stream);
   }
   Error finish(Stream stream) const {
     if (out == nullptr) return nullptr;
@@ -59,7 +59,7 @@ struct Pieces {
   ParameterGradient<T> step, threshold;
   MatrixGradient<T> gram, dictionary, weight;
 
-  Pieces(const Network<T>& net, const BackwardArguments<T>& args, const Plan& plan, bool has_trace,
+  Pieces(const Network<T>& net, const BackwardArguments<T>& args, const Plan& plan,
          std::int64_t chunk, void* base)
       : workspace(base),
         step(net.step, args.step, net.n_layers, net.batch, chunk, net.n_atoms, workspace),
@@ -83,7 +83,6 @@ struct Pieces {
     carry = workspace.take<T>((net.momentum != nullptr ? 2 : 1) * tile_rows);
     const std::int64_t rows = net.n_layers * chunk;
     if (net.factored()) residual_gradients = workspace.take<T>(rows * m);
-    if (has_trace) return;
     if (net.momentum != nullptr) history = workspace.take<T>(3 * tile_rows);
     trace.codes = workspace.take<T>(rows * n);
     if (net.momentum != nullptr && !net.heavy_ball) trace.points = workspace.take<T>(rows * n);
@@ -124,19 +123,14 @@ SampleSums samples_of(SampleSums sums, std::int64_t first) {
 }
 
 template <class T>
-Error launch_tiles(const BackwardTileArguments<T>& a, const Plan& plan, Stream stream) {
-  if constexpr (sizeof(T) == 4) {
-    switch (a.net.precision) {
-      case Precision::split:
-        return launch_backward<T, Precision::split>(a, plan, stream);
-      case Precision::tf32:
-      case Precision::mixed:
-        return launch_backward<T, Precision::tf32>(a, plan, stream);
-      default:
-        break;
-    }
+Error launch_backward(const BackwardTileArguments<T>& a, const Plan& plan, Stream stream) {
+  if constexpr (sizeof(T) == 8) {
+    return launch_backward_tiles<T, 16>(a, plan, stream);
+  } else {
+    if (plan.samples == 16) return launch_backward_tiles<T, 16>(a, plan, stream);
+    if (plan.samples == 32) return launch_backward_tiles<T, 32>(a, plan, stream);
+    return launch_backward_tiles<T, 64>(a, plan, stream);
   }
-  return launch_backward<T, Precision::plain>(a, plan, stream);
 }
 
 // Runs the steps up to the first that fails.
@@ -167,7 +161,7 @@ void add_matrices(Steps& steps, const BackwardTileArguments<T>& a, const Pieces<
                        std::int64_t count) {
     steps([&] {
       return points.add(left, left_row, right + layer * rows * right_row, layer, count, rows,
-                        net.precision, stream);
+                        kind_of(net), stream);
     });
   };
   if (a.trace.points != nullptr) {
@@ -179,7 +173,7 @@ void add_matrices(Steps& steps, const BackwardTileArguments<T>& a, const Pieces<
   if (!net.factored()) return;
   const MatrixGradient<T>& weight = tied ? pieces.dictionary : pieces.weight;
   steps([&] {
-    return weight.add(a.trace.directions, n, a.trace.residuals, 0, layers, rows, net.precision,
+    return weight.add(a.trace.directions, n, a.trace.residuals, 0, layers, rows, kind_of(net),
                       stream);
   });
 }
@@ -188,17 +182,16 @@ void add_matrices(Steps& steps, const BackwardTileArguments<T>& a, const Pieces<
 
 template <class T>
 std::size_t backward_workspace(const Network<T>& net, const BackwardArguments<T>& args,
-                               const Plan& plan, bool has_trace, std::int64_t chunk) {
-  return Pieces<T>(net, args, plan, has_trace, chunk, nullptr).workspace.bytes();
+                               const Plan& plan, std::int64_t chunk) {
+  return Pieces<T>(net, args, plan, chunk, nullptr).workspace.bytes();
 }
 
 template <class T>
-Error backward(const Network<T>& net, const BackwardArguments<T>& args, const Trace<T>* trace,
-               const Plan& plan, void* workspace, Stream stream) {
+Error backward(const Network<T>& net, const BackwardArguments<T>& args, const Plan& plan,
+               void* workspace, Stream stream) {
   if (plan.path != Path::tile) return "the sizes do not fit a kernel: compose the layers";
   const std::int64_t n = net.n_atoms, m = net.n_measurements, layers = net.n_layers;
-  const bool has_trace = trace != nullptr;
-  const Pieces<T> pieces(net, args, plan, has_trace, plan.chunk, workspace);
+  const Pieces<T> pieces(net, args, plan, plan.chunk, workspace);
   Steps steps;
   for (const auto* matrix : {&pieces.gram, &pieces.dictionary, &pieces.weight}) {
     steps([&] { return matrix->clear(stream); });
@@ -207,7 +200,7 @@ Error backward(const Network<T>& net, const BackwardArguments<T>& args, const Tr
     const std::int64_t count = std::min(plan.chunk, net.batch - first);
     BackwardTileArguments<T> a{};
     a.net = samples_of(net, first, count);
-    a.trace = has_trace ? *trace : pieces.trace;
+    a.trace = pieces.trace;
     a.grad_codes = offset(args.grad_codes, first * n);
     a.grad_iterates = offset(args.grad_iterates, first * n);
     a.iterates_stride = net.batch * n;
@@ -219,11 +212,9 @@ Error backward(const Network<T>& net, const BackwardArguments<T>& args, const Tr
     a.measurements = offset(args.measurements, first * m);
     a.linear = offset(args.linear, first * n);
     a.initial = offset(args.initial, first * n);
-    if (!has_trace) {
-      const ForwardOutputs<T> nothing;
-      steps([&] { return forward(a.net, nothing, &a.trace, plan, pieces.history, stream); });
-    }
-    steps([&] { return launch_tiles(a, plan, stream); });
+    const ForwardArguments<T> again{a.net, nullptr, nullptr, a.trace, pieces.history};
+    steps([&] { return launch_forward(again, plan, stream); });
+    steps([&] { return launch_backward(a, plan, stream); });
     add_matrices(steps, a, pieces, args.n_weights == 0, stream);
     for (const auto* p : {&pieces.step, &pieces.threshold}) {
       steps([&] { return p->add_chunk(layers, first, count, n, stream); });
@@ -247,11 +238,11 @@ Error backward(const Network<T>& net, const BackwardArguments<T>& args, const Tr
   return steps.error();
 }
 
-#define INSTANTIATE(T)                                                                        \
-  template std::size_t backward_workspace<T>(const Network<T>&, const BackwardArguments<T>&,  \
-                                             const Plan&, bool, std::int64_t);                \
-  template Error backward<T>(const Network<T>&, const BackwardArguments<T>&, const Trace<T>*, \
-                             const Plan&, void*, Stream);
+#define INSTANTIATE(T)                                                                           \
+  template std::size_t backward_workspace<T>(const Network<T>&, const BackwardArguments<T>&,     \
+                                             const Plan&, std::int64_t);                         \
+  template Error backward<T>(const Network<T>&, const BackwardArguments<T>&, const Plan&, void*, \
+                             Stream);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE

@@ -2,7 +2,8 @@
 // The backward pass's launches, each compiled in files of its own.
 #pragma once
 
-#include "cuda/device.h"
+#include "cuda/forward.h"
+#include "cuda/product.h"
 
 namespace fastunroll::cuda {
 
@@ -43,13 +44,14 @@ struct BackwardTileArguments {
   T* initial;       // or null
 };
 
-template <class T, Precision kPrecision>
-Error launch_backward(const BackwardTileArguments<T>& a, const Plan& plan, Stream stream);
+// Tiles of so many samples; each is compiled in a file of its own.
+template <class T, int kSamples>
+Error launch_backward_tiles(const BackwardTileArguments<T>& a, const Plan& plan, Stream stream);
 
 // Bytes of workspace with chunks of `chunk` samples.
 template <class T>
 std::size_t backward_workspace(const Network<T>& net, const BackwardArguments<T>& args,
-                               const Plan& plan, bool has_trace, std::int64_t chunk);
+                               const Plan& plan, std::int64_t chunk);
 
 // partials[layer, split, i, j] += sum over rows of left[layer, row, i] right[layer, row, j].
 template <class T>
@@ -69,7 +71,7 @@ struct OuterProducts {
 std::int64_t outer_splits(std::int64_t left_cols, std::int64_t right_cols, std::int64_t layers);
 
 template <class T>
-Error add_outer_products(const OuterProducts<T>& products, Precision precision, std::int64_t splits,
+Error add_outer_products(const OuterProducts<T>& products, Kind kind, std::int64_t splits,
                          Stream stream);
 
 }  // namespace fastunroll::cuda

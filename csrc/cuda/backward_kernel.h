@@ -12,7 +12,7 @@
 
 namespace fastunroll::cuda {
 
-template <class T, Precision kPrecision, int kSamples>
+template <class T, int kSamples>
 class BackwardTile {
  public:
   __device__ __forceinline__ BackwardTile(const BackwardTileArguments<T>& a)
@@ -28,8 +28,8 @@ class BackwardTile {
     const std::int64_t tiles = (net_.batch + kSamples - 1) / kSamples;
     const auto mine = static_cast<int>((tiles - block_index() + block_count() - 1) / block_count());
     const auto matrices = [this](int i) {
-      if (!net_.factored()) return i == 0 ? Streamed::of(net_.gram_t, kKind) : Streamed{};
-      return Streamed::of(i == 0 ? net_.weight_t : net_.dictionary, kKind);
+      if (!net_.factored()) return i == 0 ? Streamed::of(net_.gram_t, Kind::plain) : Streamed{};
+      return Streamed::of(i == 0 ? net_.weight_t : net_.dictionary, Kind::plain);
     };
     Pipeline pipeline(shared_.stages, matrices, last_, last_ + 1, -1, mine);
     for (std::int64_t tile = block_index(); tile < tiles; tile += block_count()) {
@@ -45,8 +45,6 @@ class BackwardTile {
   }
 
  private:
-  static constexpr Kind kKind = residual_kind(kPrecision);
-
   // Gradient of x: of the layer's output, then in parts of y; or what momentum adds to x_{k-1}'s.
   __device__ __forceinline__ T* carry(int slot, int s) const {
     const std::int64_t slots = net_.momentum != nullptr ? 2 : 1;
@@ -103,20 +101,17 @@ class BackwardTile {
         shared_.atoms.data[shared_.atoms.at(s, i)] = T(0);
       }
     }
-    if (net_.factored()) {
-      for (int panel = 0; panel < panels(m_); ++panel) through_weight(pipeline, k, panel);
-    }
-    // What reaches x_k by way of the gradient step.
-    const int slot = net_.momentum != nullptr && net_.heavy_ball ? 1 : 0;
-    for (int panel = 0; panel < panels(n_); ++panel) {
+    const int of_residual = net_.factored() ? panels(m_) : 0;
+    for (int panel = -of_residual; panel < panels(n_); ++panel) {
+      const bool by_dictionary = net_.factored() && panel >= 0;
       Part<T, kSamples> part;
-      product<kKind>(part, pipeline, net_.factored() ? shared_.measurements : shared_.atoms,
-                     net_.factored() ? m_ : n_);
-      part.for_each_pair([&](int s, int panel_column, T first, T second) {
-        const int i = panel * kPanel + panel_column;
-        if (s < count_ && i < n_) carry(slot, s)[i] += first;
-        if (s < count_ && i + 1 < n_) carry(slot, s)[i + 1] += second;
-      });
+      product(part, pipeline, by_dictionary ? shared_.measurements : shared_.atoms,
+              by_dictionary ? m_ : n_, kind_of(net_));
+      if (panel < 0) {
+        put_residual(part, k, (panel + of_residual) * kPanel);
+      } else {
+        add_to_carry(part, panel * kPanel);
+      }
     }
     if (net_.momentum == nullptr) return;
     sync_block();
@@ -161,22 +156,28 @@ class BackwardTile {
     }
   }
 
-  // The gradient of r from that of v, one panel.
-  template <class Slabs>
-  __device__ __forceinline__ void through_weight(Slabs& pipeline, int k, int panel) const {
-    Part<T, kSamples> part;
-    product<kKind>(part, pipeline, shared_.atoms, n_);
-    part.for_each_pair([&](int s, int panel_column, T first, T second) {
-      const int j = panel * kPanel + panel_column;
-      const T r[2] = {first, second};
-      put_pair(shared_.measurements, s, j, m_, first, second);
+  // The gradient of r from that of v, the panel from column `start` on.
+  __device__ __forceinline__ void put_residual(Part<T, kSamples>& part, int k, int start) const {
+    part.for_each_pair([&](int s, int column, Pack<T, 2> r) {
+      const int j = start + column;
+      put_pair(shared_.measurements, s, j, m_, r);
       for (int c = 0; c < 2; ++c) {
         if (s >= count_ || j + c >= m_) continue;
-        a_.residual_gradients[trace_at(k, s) * trace_row(m_) + j + c] = r[c];
+        a_.residual_gradients[trace_at(k, s) * trace_row(m_) + j + c] = r.v[c];
         if (a_.measurements == nullptr) continue;
         T* const b = a_.measurements + (first_ + s) * m_ + j + c;
-        *b = (k != last_ ? *b : T(0)) - r[c];
+        *b = (k != last_ ? *b : T(0)) - r.v[c];
       }
+    });
+  }
+
+  // What reaches x_k by way of the gradient step, one panel.
+  __device__ __forceinline__ void add_to_carry(Part<T, kSamples>& part, int start) const {
+    const int slot = net_.momentum != nullptr && net_.heavy_ball ? 1 : 0;
+    part.for_each_pair([&](int s, int column, Pack<T, 2> gradient) {
+      const int i = start + column;
+      if (s < count_ && i < n_) carry(slot, s)[i] += gradient.v[0];
+      if (s < count_ && i + 1 < n_) carry(slot, s)[i + 1] += gradient.v[1];
     });
   }
 
@@ -206,27 +207,15 @@ class BackwardTile {
   int count_ = 0;
 };
 
-template <class T, Precision kPrecision, int kSamples>
+template <class T, int kSamples>
 __global__ void __launch_bounds__(kThreads, 1)
     backward_kernel(const __grid_constant__ BackwardTileArguments<T> a) {
-  BackwardTile<T, kPrecision, kSamples>(a).run();
+  BackwardTile<T, kSamples>(a).run();
 }
 
-template <class T, Precision kPrecision>
-Error launch_backward(const BackwardTileArguments<T>& a, const Plan& plan, Stream stream) {
-  const LaunchShape shape{plan.grid, kThreads, plan.shared_bytes};
-  switch (plan.samples) {
-    case 16:
-      return launch(backward_kernel<T, kPrecision, 16>, shape, stream, a);
-    case 32:
-      return launch(backward_kernel<T, kPrecision, 32>, shape, stream, a);
-    default:
-      if constexpr (sizeof(T) == 8) {
-        return "a tile of double has at most 32 samples";
-      } else {
-        return launch(backward_kernel<T, kPrecision, 64>, shape, stream, a);
-      }
-  }
+template <class T, int kSamples>
+Error launch_backward_tiles(const BackwardTileArguments<T>& a, const Plan& plan, Stream stream) {
+  return launch(backward_kernel<T, kSamples>, {plan.grid, kThreads, plan.shared_bytes}, stream, a);
 }
 
 }  // namespace fastunroll::cuda

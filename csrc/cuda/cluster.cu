@@ -311,8 +311,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 Plan cluster_plan(const Network<float>& net, const Device& device) {
   Plan plan;
-  const bool packed_plain = net.precision != Precision::mixed || !net.factored();
-  if (device.cluster_blocks < kBlocks || net.batch > kMostSamples || !packed_plain) return plan;
+  if (device.cluster_blocks < kBlocks || net.batch > kMostSamples || mixed(net)) return plan;
   const int clusters = std::max(1, device.multiprocessors / kBlocks);
   const int samples = net.batch <= clusters ? 1 : 4;
   const int bytes = samples == 1 ? ClusterTile<1>::bytes(net) : ClusterTile<4>::bytes(net);

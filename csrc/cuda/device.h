@@ -52,28 +52,6 @@ __device__ __forceinline__ void store(T* to, const Pack<T, N>& value) {
   *reinterpret_cast<Pack<T, N>*>(to) = value;
 }
 
-// An element as the number that is computed with, and back.
-__device__ __forceinline__ float widen(float a) { return a; }
-__device__ __forceinline__ double widen(double a) { return a; }
-__device__ __forceinline__ float widen(Half a) { return __half2float(a); }
-__device__ __forceinline__ float widen(Bfloat16 a) { return __bfloat162float(a); }
-
-template <class E>
-__device__ __forceinline__ E narrow(double a) {
-  return static_cast<E>(a);
-}
-template <>
-__device__ __forceinline__ Half narrow<Half>(double a) {
-  return __float2half_rn(static_cast<float>(a));
-}
-template <>
-__device__ __forceinline__ Bfloat16 narrow<Bfloat16>(double a) {
-  return __float2bfloat16_rn(static_cast<float>(a));
-}
-
-template <class E>
-using Wide = decltype(widen(E{}));
-
 // Sum over a warp, the same in every lane, always in the same order.
 template <class T>
 __device__ __forceinline__ T warp_sum(T value) {

@@ -2,17 +2,11 @@
 // The names of device.h in terms of CUDA and PTX.
 #pragma once
 
-#include <cooperative_groups.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "math/elementary.h"
 
 namespace fastunroll::cuda {
-
-using Half = __half;
-using Bfloat16 = __nv_bfloat16;
 
 __device__ __forceinline__ int thread_index() { return static_cast<int>(threadIdx.x); }
 __device__ __forceinline__ int block_index() { return static_cast<int>(blockIdx.x); }
@@ -55,7 +49,7 @@ struct Shared {
   // The same part in another block of the cluster.
   __device__ __forceinline__ Shared on(int rank) const {
 #if __CUDA_ARCH__ >= 900
-    return {cooperative_groups::this_cluster().map_shared_rank(p, rank)};
+    return {static_cast<T*>(__cluster_map_shared_rank(p, static_cast<unsigned>(rank)))};
 #else
     return *this;
 #endif
@@ -64,14 +58,15 @@ struct Shared {
 
 __device__ __forceinline__ int cluster_rank() {
 #if __CUDA_ARCH__ >= 900
-  return static_cast<int>(cooperative_groups::this_cluster().block_rank());
+  return static_cast<int>(__clusterRelativeBlockRank());
 #else
   return 0;
 #endif
 }
 __device__ __forceinline__ void sync_cluster() {
 #if __CUDA_ARCH__ >= 900
-  cooperative_groups::this_cluster().sync();
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
 #endif
 }
 

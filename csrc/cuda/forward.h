@@ -1,10 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// The forward pass's launches, each compiled in a file of its own.
+// The forward pass's launches, and what they leave for the backward pass.
 #pragma once
 
 #include "cuda/device.h"
 
 namespace fastunroll::cuda {
+
+// What the backward pass reads of the forward pass, as rows of `trace_row` elements; null: not
+// asked for. In the shapes below n and m stand for the lengths of these rows.
+template <class T>
+struct Trace {
+  T* codes = nullptr;       // x_1 .. x_K (K, B, n)
+  T* points = nullptr;      // y (K, B, n), with momentum unless with heavy ball
+  T* directions = nullptr;  // v (K, B, n); the backward pass leaves the gradients of v here
+  T* residuals = nullptr;   // r (K, B, m), factored form
+  T* norms = nullptr;       // ||v|| (K, B), with a rule
+  T* ranks = nullptr;       // |u| from which on entries skip the shrinkage (K, B), with bypass
+};
+
+constexpr FASTUNROLL_HD std::int64_t trace_row(std::int64_t length) { return (length + 3) / 4 * 4; }
 
 template <class T>
 struct ForwardArguments {
@@ -22,9 +36,13 @@ FASTUNROLL_HD bool deferred(const Network<T>& net) {
          net.momentum != nullptr || net.prox >= Prox::smooth;
 }
 
-// Runs the kernel over tiles with a plan's samples per tile.
-template <class T, Precision kPrecision>
+// Runs a plan for tiles.
+template <class T>
 Error launch_forward(const ForwardArguments<T>& a, const Plan& plan, Stream stream);
+
+// The same for tiles of so many samples; each is compiled in a file of its own.
+template <class T, int kSamples>
+Error launch_forward_tiles(const ForwardArguments<T>& a, const Plan& plan, Stream stream);
 
 // Few samples on clusters of blocks; see cluster.cu.
 Error launch_cluster(const ForwardArguments<float>& a, const Plan& plan, Stream stream);

@@ -14,27 +14,25 @@
 
 namespace fastunroll::cuda {
 
-template <class T, Precision kPrecision, int kSamples>
+template <class T, int kSamples>
 class ForwardTile {
  public:
-  static constexpr bool kBf16 = kPrecision == Precision::mixed;
-
   __device__ __forceinline__ ForwardTile(const ForwardArguments<T>& a)
       : a_(a),
         net_(a.net),
         n_(static_cast<int>(a.net.n_atoms)),
         m_(static_cast<int>(a.net.n_measurements)),
         row_n_(static_cast<int>(trace_row(n_))),
-        shared_(TileShared<T>::make(kSamples, a.net, kBf16)) {}
+        shared_(TileShared<T>::make(kSamples, a.net, mixed(a.net))) {}
 
   __device__ __forceinline__ void run() {
     const std::int64_t tiles = (net_.batch + kSamples - 1) / kSamples;
     const auto mine = static_cast<int>((tiles - block_index() + block_count() - 1) / block_count());
     const auto matrices = [this](int i) {
-      constexpr Kind kLast = direction_kind(kPrecision);
-      if (!net_.factored()) return i == 0 ? Streamed::of(net_.gram, kLast) : Streamed{};
-      return i == 0 ? Streamed::of(net_.dictionary_t, residual_kind(kPrecision))
-                    : Streamed::of(net_.weight, kLast);
+      const Kind last = direction_kind(net_);
+      if (!net_.factored()) return i == 0 ? Streamed::of(net_.gram, last) : Streamed{};
+      return i == 0 ? Streamed::of(net_.dictionary_t, residual_kind(net_))
+                    : Streamed::of(net_.weight, last);
     };
     Pipeline pipeline(shared_.stages, matrices, 0, static_cast<int>(net_.n_layers), 1, mine);
     for (std::int64_t tile = block_index(); tile < tiles; tile += block_count()) {
@@ -111,18 +109,18 @@ class ForwardTile {
 
   template <class Slabs>
   __device__ __forceinline__ void layer(Slabs& pipeline, int k) const {
-    if (net_.factored()) {
-      for (int panel = 0; panel < panels(m_); ++panel) residual(pipeline, k, panel);
-    }
-    for (int panel = 0; panel < panels(n_); ++panel) {
+    const int of_residual = net_.factored() ? panels(m_) : 0;
+    for (int panel = -of_residual; panel < panels(n_); ++panel) {
+      const bool by_weight = net_.factored() && panel >= 0;
       Part<T, kSamples> part;
-      product<direction_kind(kPrecision)>(part, pipeline,
-                                          net_.factored() ? shared_.measurements : shared_.atoms,
-                                          net_.factored() ? m_ : n_);
-      if (deferred(net_)) {
-        store_direction(part, k, panel);
+      product(part, pipeline, by_weight ? shared_.measurements : shared_.atoms, by_weight ? m_ : n_,
+              panel < 0 ? residual_kind(net_) : direction_kind(net_));
+      if (panel < 0) {
+        put_residual(part, k, (panel + of_residual) * kPanel);
+      } else if (deferred(net_)) {
+        put_direction(part, k, panel * kPanel);
       } else {
-        shrink(part, k, panel);
+        shrink(part, k, panel * kPanel);
       }
     }
     if (!deferred(net_)) return;
@@ -132,62 +130,52 @@ class ForwardTile {
     }
   }
 
-  // r = p A^T - b, one panel.
-  template <class Slabs>
-  __device__ __forceinline__ void residual(Slabs& pipeline, int k, int panel) const {
-    Part<T, kSamples> part;
-    product<residual_kind(kPrecision)>(part, pipeline, shared_.atoms, n_);
-    part.for_each_pair([&](int s, int panel_column, T first, T second) {
-      const int j = panel * kPanel + panel_column;
-      T r[2] = {first, second};
+  // r = p A^T - b, the panel from column `start` on.
+  __device__ __forceinline__ void put_residual(Part<T, kSamples>& part, int k, int start) const {
+    part.for_each_pair([&](int s, int column, Pack<T, 2> r) {
+      const int j = start + column;
+      const std::int64_t at = (k * net_.batch + first_ + s) * trace_row(m_) + j;
       for (int c = 0; c < 2; ++c) {
         if (s >= count_ || j + c >= m_) continue;
-        r[c] -= net_.measurements[(first_ + s) * m_ + j + c];
-        if (a_.trace.residuals != nullptr) {
-          a_.trace.residuals[(k * net_.batch + first_ + s) * trace_row(m_) + j + c] = r[c];
-        }
+        r.v[c] -= net_.measurements[(first_ + s) * m_ + j + c];
+        if (a_.trace.residuals != nullptr) a_.trace.residuals[at + c] = r.v[c];
       }
-      put_pair(shared_.measurements, s, j, m_, r[0], r[1]);
+      put_pair(shared_.measurements, s, j, m_, r);
     });
   }
 
-  __device__ __forceinline__ void keep(int k, std::int64_t at, T x) const {
-    if (a_.iterates != nullptr) {
-      a_.iterates[((k + 1) * net_.batch + at / row_n_) * n_ + at % row_n_] = x;
-    }
-    if (a_.trace.codes != nullptr) a_.trace.codes[k * net_.batch * row_n_ + at] = x;
+  // x_{k+1}, where it is asked for.
+  __device__ __forceinline__ void keep(int k, int s, std::int64_t i, T x) const {
+    const std::int64_t row = k * net_.batch + first_ + s;
+    if (a_.iterates != nullptr) a_.iterates[(row + net_.batch) * n_ + i] = x;
+    if (a_.trace.codes != nullptr) a_.trace.codes[row * row_n_ + i] = x;
   }
 
   // One panel of v, straight through the shrinkage.
-  __device__ __forceinline__ void shrink(const Part<T, kSamples>& part, int k, int panel) const {
-    part.for_each_pair([&](int s, int panel_column, T first, T second) {
-      const int i = panel * kPanel + panel_column;
+  __device__ __forceinline__ void shrink(Part<T, kSamples>& part, int k, int start) const {
+    part.for_each_pair([&](int s, int column, Pack<T, 2> v) {
+      const int i = start + column;
       if (i >= shared_.atoms.row) return;
       const Row<T> row{net_, k, first_ + s};
       const int at = shared_.atoms.at(s, i);
       Pack<T, 2> x = shared_.atoms.data.template get<2>(at);
-      const T v[2] = {first, second};
       for (int c = 0; c < 2; ++c) {
         if (s >= count_ || i + c >= n_) continue;
-        x.v[c] = row.next_straight(i + c, x.v[c], v[c]);
-        keep(k, (first_ + s) * row_n_ + i + c, x.v[c]);
-        if (a_.trace.directions != nullptr) direction(k, s)[i + c] = v[c];
+        x.v[c] = row.next_straight(i + c, x.v[c], v.v[c]);
+        keep(k, s, i + c, x.v[c]);
+        if (a_.trace.directions != nullptr) direction(k, s)[i + c] = v.v[c];
       }
       shared_.atoms.data.template put<2>(at, x);
     });
   }
 
-  __device__ __forceinline__ void store_direction(const Part<T, kSamples>& part, int k,
-                                                  int panel) const {
-    part.for_each_pair([&](int s, int panel_column, T first, T second) {
-      const int i = panel * kPanel + panel_column;
-      const T v[2] = {first, second};
+  __device__ __forceinline__ void put_direction(Part<T, kSamples>& part, int k, int start) const {
+    part.for_each_pair([&](int s, int column, Pack<T, 2> v) {
+      const int i = start + column;
+      const std::int64_t at = k * net_.linear_layer_stride + (first_ + s) * n_ + i;
       for (int c = 0; c < 2; ++c) {
         if (s >= count_ || i + c >= n_) continue;
-        const T linear =
-            net_.factored() ? T(0)
-                            : net_.linear[k * net_.linear_layer_stride + (first_ + s) * n_ + i + c];
-        direction(k, s)[i + c] = v[c] - linear;
+        direction(k, s)[i + c] = v.v[c] - (net_.factored() ? T(0) : net_.linear[at + c]);
       }
     });
   }
@@ -208,7 +196,7 @@ class ForwardTile {
         if (k + 1 < net_.n_layers) following = extrapolated(k + 1, x, now[i]);
       }
       put_operand(k + 1, s, static_cast<int>(i), x, following);
-      keep(k, (first_ + s) * row_n_ + i, x);
+      keep(k, s, i, x);
     };
     forward_row(row, WarpGroup(), y, [&](std::int64_t i) { return v[i]; }, put);
     const std::int64_t at = k * net_.batch + first_ + s;
@@ -224,27 +212,15 @@ class ForwardTile {
   int count_ = 0;           // samples of the tile
 };
 
-template <class T, Precision kPrecision, int kSamples>
+template <class T, int kSamples>
 __global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(const __grid_constant__ ForwardArguments<T> a) {
-  ForwardTile<T, kPrecision, kSamples>(a).run();
+  ForwardTile<T, kSamples>(a).run();
 }
 
-template <class T, Precision kPrecision>
-Error launch_forward(const ForwardArguments<T>& a, const Plan& plan, Stream stream) {
-  const LaunchShape shape{plan.grid, kThreads, plan.shared_bytes};
-  switch (plan.samples) {
-    case 16:
-      return launch(forward_kernel<T, kPrecision, 16>, shape, stream, a);
-    case 32:
-      return launch(forward_kernel<T, kPrecision, 32>, shape, stream, a);
-    default:
-      if constexpr (sizeof(T) == 8) {
-        return "a tile of double has at most 32 samples";
-      } else {
-        return launch(forward_kernel<T, kPrecision, 64>, shape, stream, a);
-      }
-  }
+template <class T, int kSamples>
+Error launch_forward_tiles(const ForwardArguments<T>& a, const Plan& plan, Stream stream) {
+  return launch(forward_kernel<T, kSamples>, {plan.grid, kThreads, plan.shared_bytes}, stream, a);
 }
 
 }  // namespace fastunroll::cuda

@@ -3,7 +3,6 @@
 // result and a range of the rows, which it walks in their order; the ranges are added up in their
 // order afterwards.
 #include "cuda/backward.h"
-#include "cuda/product.h"
 
 namespace fastunroll::cuda {
 namespace {
@@ -36,8 +35,7 @@ class OuterTile {
     target_ = p.partials + index * p.left_cols * p.right_cols;
   }
 
-  template <Kind kKind>
-  __device__ __forceinline__ void run() {
+  __device__ __forceinline__ void run(Kind kind) {
     Part<T, kSide> part;
     part.clear();
     const std::int64_t steps = (end_ - next_ + kRows - 1) / kRows;
@@ -48,16 +46,12 @@ class OuterTile {
       fetch(static_cast<int>((step + kStages - 1) % kStages));
       const Shared<T> stage = stages_.from(static_cast<int>(step % kStages) * kStageSize);
       const Operand<T, true> left{stage, kSideRow};
-      if constexpr (kKind == Kind::plain) {
-        multiply_plain(part, left, 0, stage.from(kLeftSize));
-      } else {
-        multiply_tf32<kKind == Kind::split>(part, left, 0, stage.from(kLeftSize));
-      }
+      multiply(part, left, 0, stage.from(kLeftSize), kind);
     }
     wait_copies<0>();
-    part.for_each_pair([&](int row, int column, T first, T second) {
-      add(side_ + row, panel_ + column, first);
-      add(side_ + row, panel_ + column + 1, second);
+    part.for_each_pair([&](int row, int column, Pack<T, 2> sum) {
+      add(side_ + row, panel_ + column, sum.v[0]);
+      add(side_ + row, panel_ + column + 1, sum.v[1]);
     });
   }
 
@@ -100,10 +94,10 @@ class OuterTile {
   T* target_;
 };
 
-template <class T, Kind kKind>
+template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
-    outer_kernel(const __grid_constant__ OuterProducts<T> p, std::int64_t splits) {
-  OuterTile<T>(p, splits).template run<kKind>();
+    outer_kernel(const __grid_constant__ OuterProducts<T> p, std::int64_t splits, Kind kind) {
+  OuterTile<T>(p, splits).run(kind);
 }
 
 std::int64_t tiles(std::int64_t left_cols, std::int64_t right_cols) {
@@ -118,24 +112,13 @@ std::int64_t outer_splits(std::int64_t left_cols, std::int64_t right_cols, std::
 }
 
 template <class T>
-Error add_outer_products(const OuterProducts<T>& p, Precision precision, std::int64_t splits,
-                         Stream stream) {
+Error add_outer_products(const OuterProducts<T>& p, Kind kind, std::int64_t splits, Stream stream) {
   const LaunchShape shape{tiles(p.left_cols, p.right_cols) * splits * p.layers, kThreads,
                           OuterTile<T>::kBytes};
-  if constexpr (sizeof(T) == 4) {
-    if (precision == Precision::split) {
-      return launch(outer_kernel<T, Kind::split>, shape, stream, p, splits);
-    }
-    if (precision == Precision::tf32 || precision == Precision::mixed) {
-      return launch(outer_kernel<T, Kind::tf32>, shape, stream, p, splits);
-    }
-  }
-  return launch(outer_kernel<T, Kind::plain>, shape, stream, p, splits);
+  return launch(outer_kernel<T>, shape, stream, p, splits, kind);
 }
 
-template Error add_outer_products<float>(const OuterProducts<float>&, Precision, std::int64_t,
-                                         Stream);
-template Error add_outer_products<double>(const OuterProducts<double>&, Precision, std::int64_t,
-                                          Stream);
+template Error add_outer_products<float>(const OuterProducts<float>&, Kind, std::int64_t, Stream);
+template Error add_outer_products<double>(const OuterProducts<double>&, Kind, std::int64_t, Stream);
 
 }  // namespace fastunroll::cuda

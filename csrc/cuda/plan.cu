@@ -20,13 +20,13 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 // Samples of a tile, or 0 where none fits. A tile costs its arithmetic, which grows with its
 // samples, and the stream of the matrices, which 16 samples' arithmetic hides at best; tiles run
-// in waves of one per multiprocessor.
+// in waves of one per multiprocessor. In float64 16 samples hide it, so there are no larger ones.
 template <class T>
 int tile_samples(const Network<T>& net, const Device& device, bool bf16) {
   int best = 0, largest = 0;
   std::int64_t least = 0;
   for (const int samples : {16, 32, 64}) {
-    if (samples * static_cast<int>(sizeof(T)) > 256) continue;
+    if (sizeof(T) == 8 && samples > 16) continue;
     const int bytes = tile_bytes<T>(samples, net.n_atoms, net.n_measurements, net.factored(), bf16);
     if (bytes > device.shared_bytes) continue;
     largest = samples;
@@ -37,8 +37,8 @@ int tile_samples(const Network<T>& net, const Device& device, bool bf16) {
       least = cost;
     }
   }
-  // Tiles that only 16 samples fit in are bound by L2: many of them take longer than products that
-  // cuBLAS makes layer by layer.
+  // Many tiles of 16 samples take longer than products that cuBLAS makes layer by layer: they are
+  // bound by L2, or in float64 make no use of tensor cores.
   const bool crowded = net.batch > 32 * static_cast<std::int64_t>(device.multiprocessors);
   return largest == 16 && crowded ? 0 : best;
 }
@@ -59,12 +59,12 @@ Plan tile_plan(const Network<T>& net, const Device& device, bool bf16) {
 }  // namespace
 
 template <class T>
-Plan plan_forward(const Network<T>& net, const Device& device, bool with_trace) {
-  if (sizeof(T) == 4 && !with_trace) {
+Plan plan_forward(const Network<T>& net, const Device& device) {
+  if (sizeof(T) == 4) {
     const Plan plan = cluster_plan(net, device);
     if (plan.path == Path::cluster) return plan;
   }
-  Plan plan = tile_plan(net, device, net.precision == Precision::mixed && net.factored());
+  Plan plan = tile_plan(net, device, mixed(net));
   if (plan.path == Path::none || !deferred(net)) return plan;
   const std::int64_t slots = net.momentum != nullptr ? 3 : 1;
   plan.workspace = aligned(slots * plan.grid * plan.samples * trace_row(net.n_atoms) *
@@ -74,29 +74,26 @@ Plan plan_forward(const Network<T>& net, const Device& device, bool with_trace) 
 
 template <class T>
 Plan plan_backward(const Network<T>& net, const BackwardArguments<T>& args, const Device& device,
-                   bool has_trace, std::size_t budget) {
+                   std::size_t budget) {
   // The rows for bfloat16 are the longer ones, so the forward pass of a chunk fits as well.
-  Plan plan = tile_plan(net, device, net.precision == Precision::mixed && net.factored());
+  Plan plan = tile_plan(net, device, mixed(net));
   if (plan.path == Path::none) return plan;
-  plan.chunk = net.batch;
-  if (!has_trace) {
-    const std::size_t fixed = backward_workspace(net, args, plan, has_trace, 0);
-    const std::size_t tile = backward_workspace(net, args, plan, has_trace, plan.samples) - fixed;
-    const auto tiles = static_cast<std::int64_t>(budget > fixed ? (budget - fixed) / tile : 0);
-    const std::int64_t chunk = std::max<std::int64_t>(tiles, 1) * plan.samples;
-    // Chunks of the same size, in whole tiles.
-    const std::int64_t chunks = ceil_div(net.batch, chunk);
-    plan.chunk = std::min(
-        net.batch, static_cast<std::int64_t>(round_up(ceil_div(net.batch, chunks), plan.samples)));
-  }
-  plan.workspace = backward_workspace(net, args, plan, has_trace, plan.chunk);
+  const std::size_t fixed = backward_workspace(net, args, plan, 0);
+  const std::size_t tile = backward_workspace(net, args, plan, plan.samples) - fixed;
+  const auto tiles = static_cast<std::int64_t>(budget > fixed ? (budget - fixed) / tile : 0);
+  const std::int64_t chunk = std::max<std::int64_t>(tiles, 1) * plan.samples;
+  // Chunks of the same size, in whole tiles.
+  const std::int64_t chunks = ceil_div(net.batch, chunk);
+  plan.chunk = std::min(
+      net.batch, static_cast<std::int64_t>(round_up(ceil_div(net.batch, chunks), plan.samples)));
+  plan.workspace = backward_workspace(net, args, plan, plan.chunk);
   return plan;
 }
 
 #define INSTANTIATE(T)                                                                          \
-  template Plan plan_forward<T>(const Network<T>&, const Device&, bool);                        \
+  template Plan plan_forward<T>(const Network<T>&, const Device&);                              \
   template Plan plan_backward<T>(const Network<T>&, const BackwardArguments<T>&, const Device&, \
-                                 bool, std::size_t);
+                                 std::size_t);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE

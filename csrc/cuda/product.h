@@ -172,18 +172,21 @@ struct Part {
     for (int i = 0; i < kTiles * 16; ++i) c[i / 16][i / 4 % 4][i % 4] = T(0);
   }
 
-  // body(sample, column of the panel, pair of values at this and the next column).
+  // body(sample, column of the panel, pair of values at this and the next column); the part is
+  // used up. A loop whose counter no register can be indexed by: the tiles move up instead, which
+  // keeps the code, and what it needs of registers, a tile's.
   template <class Body>
-  __device__ __forceinline__ void for_each_pair(Body body) const {
+  __device__ __forceinline__ void for_each_pair(Body body) {
+#pragma unroll 1
+    for (int first = 0; first < kSamples; first += 16) {
 #pragma unroll
-    for (int mt = 0; mt < kTiles; ++mt) {
+      for (int i = 0; i < 8; ++i) {
+        body(first + i / 4 * 8 + lane() / 4, warp() * 32 + i % 4 * 8 + lane() % 4 * 2,
+             Pack<T, 2>{{c[0][i % 4][i / 4 * 2], c[0][i % 4][i / 4 * 2 + 1]}});
+      }
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int nt = 0; nt < 4; ++nt) {
-          body(mt * 16 + half * 8 + lane() / 4, warp() * 32 + nt * 8 + lane() % 4 * 2,
-               c[mt][nt][2 * half], c[mt][nt][2 * half + 1]);
-        }
+      for (int i = 0; i < (kTiles - 1) * 16; ++i) {
+        c[i / 16][i / 4 % 4][i % 4] = c[i / 16 + 1][i / 4 % 4][i % 4];
       }
     }
   }
@@ -269,11 +272,10 @@ __device__ __forceinline__ void multiply_tf32(Part<float, kSamples>& part,
   }
 }
 
-// part += operand (rounded to bfloat16) slab, and with `high`, a slab of the high parts, also
-// operand's rest times slab.
-template <bool kHigh, int kSamples>
+// part += operand (rounded to bfloat16) slab, and with `rest` also operand's rest times slab.
+template <int kSamples>
 __device__ __forceinline__ void multiply_bf16(Part<float, kSamples>& part, Operand<float> operand,
-                                              int depth, Shared<std::uint32_t> slab) {
+                                              int depth, Shared<std::uint32_t> slab, bool rest) {
   const int g = lane() / 4, t = lane() % 4;
   std::uint32_t b[4][2];
 #pragma unroll
@@ -293,7 +295,7 @@ __device__ __forceinline__ void multiply_bf16(Part<float, kSamples>& part, Opera
 #pragma unroll
     for (int nt = 0; nt < 4; ++nt) {
       float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-      if (kHigh) mma_bf16(sum, a_low, b[nt]);
+      if (rest) mma_bf16(sum, a_low, b[nt]);
       mma_bf16(sum, a, b[nt]);
 #pragma unroll
       for (int j = 0; j < 4; ++j) part.c[mt][nt][j] += sum[j];
@@ -301,25 +303,36 @@ __device__ __forceinline__ void multiply_bf16(Part<float, kSamples>& part, Opera
   }
 }
 
+// part += operand[:, depth:] slab, of the kinds for a plain layout. All threads agree on the kind,
+// and one slab's work hides that it is asked for.
+template <class T, int kSamples, bool kTransposed>
+__device__ __forceinline__ void multiply(Part<T, kSamples>& part, Operand<T, kTransposed> operand,
+                                         int depth, Shared<T> slab, Kind kind) {
+  if constexpr (sizeof(T) == 4) {
+    if (kind == Kind::split) return multiply_tf32<true>(part, operand, depth, slab);
+    if (kind == Kind::tf32) return multiply_tf32<false>(part, operand, depth, slab);
+  }
+  multiply_plain(part, operand, depth, slab);
+}
+
 // part = operand times the next panel of the pipeline, whose matrix has `rows` rows.
-template <Kind kKind, class T, int kSamples, class Matrices>
+template <class T, int kSamples, class Matrices>
 __device__ __forceinline__ void product(Part<T, kSamples>& part, Pipeline<Matrices>& pipeline,
-                                        Operand<T> operand, std::int64_t rows) {
+                                        Operand<T> operand, std::int64_t rows, Kind kind) {
   part.clear();
-  const int count = slabs<T>(rows, kKind) / (kKind == Kind::split_bf16 ? 2 : 1);
+  const int count = slabs<T>(rows, kind);
+#pragma unroll 1
   for (int i = 0; i < count; ++i) {
     const Shared<float> slab = pipeline.next();
-    if constexpr (kKind == Kind::plain) {
-      multiply_plain(part, operand, i * kSlabRows<T>, slab.as<T>());
-    } else if constexpr (kKind == Kind::split || kKind == Kind::tf32) {
-      multiply_tf32<kKind == Kind::split>(part, operand, i * kSlabRows<T>, slab);
-    } else if constexpr (kKind == Kind::bf16) {
-      multiply_bf16<false>(part, operand, i * 16, slab.as<std::uint32_t>());
-    } else {
-      multiply_bf16<true>(part, operand, i * 16, slab.as<std::uint32_t>());
-      const Shared<float> low = pipeline.next();
-      multiply_bf16<false>(part, operand, i * 16, low.as<std::uint32_t>());
+    if constexpr (sizeof(T) == 4) {
+      if (kind == Kind::split_bf16 || kind == Kind::bf16) {
+        const bool split = kind == Kind::split_bf16;  // then every other slab has the low parts
+        multiply_bf16(part, operand, (split ? i / 2 : i) * 16, slab.template as<std::uint32_t>(),
+                      split && i % 2 == 0);
+        continue;
+      }
     }
+    multiply(part, operand, i * kSlabRows<T>, slab.template as<T>(), kind);
   }
 }
 

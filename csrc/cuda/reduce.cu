@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/elements.h"
 #include "cuda/reduce.h"
 
 namespace fastunroll::cuda {

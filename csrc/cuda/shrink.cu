@@ -4,6 +4,7 @@
 // threshold and the partial sums of its gradient, one per block.
 #include <algorithm>
 
+#include "cuda/elements.h"
 #include "cuda/prox.h"
 #include "cuda/reduce.h"
 

@@ -7,14 +7,27 @@
 
 namespace fastunroll::cuda {
 
-// The kind of a product that ends in the residual, or in the direction.
-constexpr Kind residual_kind(Precision precision) {
-  if (precision == Precision::mixed) return Kind::split_bf16;
-  if (precision == Precision::split) return Kind::split;
-  return precision == Precision::tf32 ? Kind::tf32 : Kind::plain;
+// Whether the forward pass rounds to bfloat16.
+template <class T>
+FASTUNROLL_HD bool mixed(const Network<T>& net) {
+  return net.precision == Precision::mixed && net.factored();
 }
-constexpr Kind direction_kind(Precision precision) {
-  return precision == Precision::mixed ? Kind::bf16 : residual_kind(precision);
+
+// The kind of the products that are not mixed ones; those of the backward pass never are.
+template <class T>
+FASTUNROLL_HD Kind kind_of(const Network<T>& net) {
+  if (net.precision == Precision::plain) return Kind::plain;
+  return net.precision == Precision::tf32 || mixed(net) ? Kind::tf32 : Kind::split;
+}
+
+// The kinds of the forward pass: of products that end in the residual, and in the direction.
+template <class T>
+FASTUNROLL_HD Kind residual_kind(const Network<T>& net) {
+  return mixed(net) ? Kind::split_bf16 : kind_of(net);
+}
+template <class T>
+FASTUNROLL_HD Kind direction_kind(const Network<T>& net) {
+  return mixed(net) ? Kind::bf16 : kind_of(net);
 }
 
 // Shared memory of a tile: an operand with n columns, one with m in the factored form, the slabs.
@@ -52,9 +65,10 @@ struct TileShared {
 // there to the operand's end are zeros.
 template <class T>
 __device__ __forceinline__ void put_pair(Operand<T> operand, int sample, int column,
-                                         std::int64_t length, T first, T second) {
+                                         std::int64_t length, Pack<T, 2> pair) {
   if (column >= operand.row) return;
-  const Pack<T, 2> pair{{column < length ? first : T(0), column + 1 < length ? second : T(0)}};
+  if (column >= length) pair.v[0] = T(0);
+  if (column + 1 >= length) pair.v[1] = T(0);
   operand.data.template put<2>(operand.at(sample, column), pair);
 }
 

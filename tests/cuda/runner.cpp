@@ -14,32 +14,6 @@ Array values(const Memory<T>& memory) {
   return Array(memory.get(), memory.get() + memory.size());
 }
 
-// The rows of a trace hold a few elements more than n.
-template <class T>
-Memory<T> trace_rows(const Case& c, int length) {
-  return Memory<T>(static_cast<std::size_t>(c.layers * c.batch * trace_row(length)));
-}
-
-template <class T>
-struct BoundTrace {
-  explicit BoundTrace(const Case& c)
-      : codes(trace_rows<T>(c, c.n)),
-        points(trace_rows<T>(c, c.n)),
-        directions(trace_rows<T>(c, c.n)),
-        residuals(trace_rows<T>(c, c.m)),
-        norms(static_cast<std::size_t>(c.layers * c.batch)),
-        ranks(static_cast<std::size_t>(c.layers * c.batch)) {
-    trace.codes = codes.get();
-    if (c.momentum && !c.heavy_ball) trace.points = points.get();
-    trace.directions = directions.get();
-    if (!c.gram) trace.residuals = residuals.get();
-    if (c.rule) trace.norms = norms.get();
-    if (c.bypass > 0) trace.ranks = ranks.get();
-  }
-  Memory<T> codes, points, directions, residuals, norms, ranks;
-  Trace<T> trace;
-};
-
 }  // namespace
 
 void check(Error error) {
@@ -123,19 +97,17 @@ Bound<T>::Bound(const Case& c, const Data& d, Precision precision) {
 template <class T>
 Result run_forward(const Case& c, const Data& d, const Options& options, Path* path) {
   const Bound<T> bound(c, d, options.precision);
-  const Plan plan = plan_forward(bound.net, options.device, options.with_trace);
+  const Plan plan = plan_forward(bound.net, options.device);
   *path = plan.path;
   if (plan.path == Path::none) return {};
   const auto rows = static_cast<std::size_t>(c.batch * c.n);
   const Memory<T> codes(rows);
   const Memory<T> iterates(rows * static_cast<std::size_t>(c.layers + 1));
   const Memory<unsigned char> workspace(plan.workspace);
-  const BoundTrace<T> trace(c);
   ForwardOutputs<T> out;
   out.codes = codes.get();
   out.iterates = iterates.get();
-  check(forward(bound.net, out, options.with_trace ? &trace.trace : nullptr, plan, workspace.get(),
-                nullptr));
+  check(forward(bound.net, out, plan, workspace.get(), nullptr));
   Result result;
   result.codes = values(codes);
   result.iterates = values(iterates);
@@ -171,22 +143,11 @@ Result run_backward(const Case& c, const Data& d, const Options& options, Path* 
   args.n_grams = args.n_weights = c.per_layer ? c.layers : 1;
   if (c.tied) args.n_weights = 0;
 
-  const BoundTrace<T> trace(c);
-  if (options.with_trace) {
-    const Plan forward_plan = plan_forward(bound.net, options.device, true);
-    *path = forward_plan.path;
-    if (forward_plan.path == Path::none) return {};
-    const Memory<unsigned char> workspace(forward_plan.workspace);
-    const ForwardOutputs<T> nothing;
-    check(forward(bound.net, nothing, &trace.trace, forward_plan, workspace.get(), nullptr));
-  }
-  const Plan plan =
-      plan_backward(bound.net, args, options.device, options.with_trace, options.budget);
+  const Plan plan = plan_backward(bound.net, args, options.device, options.budget);
   *path = plan.path;
   if (plan.path == Path::none) return {};
   const Memory<unsigned char> workspace(plan.workspace);
-  check(backward(bound.net, args, options.with_trace ? &trace.trace : nullptr, plan,
-                 workspace.get(), nullptr));
+  check(backward(bound.net, args, plan, workspace.get(), nullptr));
   return {{},
           {},
           values(linear),

@@ -40,7 +40,6 @@ class Memory {
 struct Options {
   Precision precision = Precision::plain;
   Device device;
-  bool with_trace = false;
   std::size_t budget = 1 << 20;
 };
 

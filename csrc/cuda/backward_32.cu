@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/backward_kernel.h"
+
+namespace fastunroll::cuda {
+
+template Error launch_backward_tiles<float, 32>(const BackwardTileArguments<float>&, const Plan&,
+                                                Stream);
+
+}  // namespace fastunroll::cuda

@@ -1,9 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-#include "cuda/backward_kernel.h"
-
-namespace fastunroll::cuda {
-
-template Error launch_backward<float, Precision::tf32>(const BackwardTileArguments<float>&,
-                                                       const Plan&, Stream);
-
-}  // namespace fastunroll::cuda

@@ -1,9 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-#include "cuda/forward_kernel.h"
-
-namespace fastunroll::cuda {
-
-template Error launch_forward<float, Precision::tf32>(const ForwardArguments<float>&, const Plan&,
-                                                      Stream);
-
-}  // namespace fastunroll::cuda
