@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers import make_arguments
@@ -11,6 +13,8 @@ import fastunroll
 from fastunroll import planner, soft_threshold, unrolled_prox_gradient, use_precision
 from fastunroll.ops.cuda_network import Precision, precision_of
 
+H200 = SimpleNamespace(major=9, minor=0)
+CARD = SimpleNamespace(major=8, minor=9)
 GRAM = make_arguments(dtype=torch.float32)
 FACTORED = make_arguments(form="factored", dtype=torch.float32)
 
@@ -26,9 +30,15 @@ FACTORED = make_arguments(form="factored", dtype=torch.float32)
 )
 def test_precision_that_is_asked_for(name: str, gram: Precision, factored: Precision) -> None:
     with use_precision(name):
-        assert (precision_of(GRAM), precision_of(FACTORED)) == (gram, factored)
-        assert precision_of(make_arguments(form="factored")) is Precision.PLAIN  # float64
-    assert precision_of(FACTORED) is Precision.SPLIT
+        assert (precision_of(GRAM, H200), precision_of(FACTORED, H200)) == (gram, factored)
+        assert precision_of(make_arguments(form="factored"), H200) is Precision.PLAIN  # float64
+    assert precision_of(FACTORED, H200) is Precision.SPLIT
+
+
+def test_float32_does_without_tensor_cores_that_are_no_faster() -> None:
+    assert precision_of(GRAM, CARD) is Precision.PLAIN
+    with use_precision("tf32"):
+        assert precision_of(GRAM, CARD) is Precision.TF32
 
 
 @pytest.mark.parametrize("name", ["high", "highest"])
@@ -37,9 +47,9 @@ def test_tf32_follows_pytorch(name: str) -> None:
     torch.set_float32_matmul_precision(name)
     try:
         expected = Precision.TF32 if name == "high" else Precision.SPLIT
-        assert precision_of(GRAM) is expected
+        assert precision_of(GRAM, H200) is expected
         with use_precision("float32"):
-            assert precision_of(GRAM) is Precision.SPLIT
+            assert precision_of(GRAM, H200) is Precision.SPLIT
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -26,13 +26,13 @@ __device__ __forceinline__ T point(const LayerArguments<T>& a, std::int64_t at) 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) extrapolate_kernel(const LayerArguments<T> a, T* y) {
+__global__ void __launch_bounds__(kThreads, 1) extrapolate_kernel(const LayerArguments<T> a, T* y) {
   const std::int64_t at = static_cast<std::int64_t>(block_index()) * kThreads + thread_index();
   if (at < a.net.batch * a.net.n_atoms) y[at] = point(a, at);
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     layer_forward_kernel(const __grid_constant__ LayerArguments<T> a) {
   const std::int64_t sample = static_cast<std::int64_t>(block_index()) * kWarps + warp();
   if (sample >= a.net.batch) return;
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     layer_backward_kernel(const __grid_constant__ LayerArguments<T> a) {
   const std::int64_t sample = static_cast<std::int64_t>(block_index()) * kWarps + warp();
   if (sample >= a.net.batch) return;

@@ -172,9 +172,9 @@ struct Part {
     for (int i = 0; i < kTiles * 16; ++i) c[i / 16][i / 4 % 4][i % 4] = T(0);
   }
 
-  // body(sample, column of the panel, pair of values at this and the next column); the part is
-  // used up. A loop whose counter no register can be indexed by: the tiles move up instead, which
-  // keeps the code, and what it needs of registers, a tile's.
+  // body(sample, column of the panel, pair of values at this and the next column); uses the part
+  // up. Registers cannot be indexed by the counter of a loop, so the tiles of 16 samples move up:
+  // a few moves, for code of one tile instead of four.
   template <class Body>
   __device__ __forceinline__ void for_each_pair(Body body) {
 #pragma unroll 1
@@ -272,10 +272,10 @@ __device__ __forceinline__ void multiply_tf32(Part<float, kSamples>& part,
   }
 }
 
-// part += operand (rounded to bfloat16) slab, and with `rest` also operand's rest times slab.
-template <int kSamples>
+// part += operand (rounded to bfloat16) slab, and with kRest also operand's rest times slab.
+template <bool kRest, int kSamples>
 __device__ __forceinline__ void multiply_bf16(Part<float, kSamples>& part, Operand<float> operand,
-                                              int depth, Shared<std::uint32_t> slab, bool rest) {
+                                              int depth, Shared<std::uint32_t> slab) {
   const int g = lane() / 4, t = lane() % 4;
   std::uint32_t b[4][2];
 #pragma unroll
@@ -295,7 +295,7 @@ __device__ __forceinline__ void multiply_bf16(Part<float, kSamples>& part, Opera
 #pragma unroll
     for (int nt = 0; nt < 4; ++nt) {
       float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-      if (rest) mma_bf16(sum, a_low, b[nt]);
+      if (kRest) mma_bf16(sum, a_low, b[nt]);
       mma_bf16(sum, a, b[nt]);
 #pragma unroll
       for (int j = 0; j < 4; ++j) part.c[mt][nt][j] += sum[j];
@@ -326,9 +326,14 @@ __device__ __forceinline__ void product(Part<T, kSamples>& part, Pipeline<Matric
     const Shared<float> slab = pipeline.next();
     if constexpr (sizeof(T) == 4) {
       if (kind == Kind::split_bf16 || kind == Kind::bf16) {
-        const bool split = kind == Kind::split_bf16;  // then every other slab has the low parts
-        multiply_bf16(part, operand, (split ? i / 2 : i) * 16, slab.template as<std::uint32_t>(),
-                      split && i % 2 == 0);
+        const bool split = kind == Kind::split_bf16;  // slabs of high and of low parts in turn
+        const int depth = (split ? i / 2 : i) * 16;
+        const auto pairs = slab.template as<std::uint32_t>();
+        if (split && i % 2 == 0) {
+          multiply_bf16<true>(part, operand, depth, pairs);
+        } else {
+          multiply_bf16<false>(part, operand, depth, pairs);
+        }
         continue;
       }
     }

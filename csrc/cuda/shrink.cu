@@ -67,7 +67,7 @@ __device__ __forceinline__ Wide<E> pack(const Arguments<E>& a, const Pack<E, kVe
 
 // All elements in their order. Backward: a sum per block where `partials` is given.
 template <class E, int kVector, bool kBackward>
-__global__ void __launch_bounds__(kThreads) flat_kernel(const Arguments<E> a) {
+__global__ void __launch_bounds__(kThreads, 1) flat_kernel(const Arguments<E> a) {
   using P = Pack<E, kVector>;
   const std::int64_t total = a.rows * a.cols;
   const std::int64_t packs = total / kVector;
@@ -84,12 +84,18 @@ __global__ void __launch_bounds__(kThreads) flat_kernel(const Arguments<E> a) {
       u[f] = load<kVector>(a.u + at);
       grad[f] = kBackward ? load<kVector>(a.grad + at) : u[f];
     }
-#pragma unroll
+    // The packs move up so that the code is one pack's; see Part::for_each_pair.
+#pragma unroll 1
     for (int f = 0; f < kFlight; ++f) {
       const std::int64_t at = (first + f * stride) * kVector;
       if (first + f * stride >= packs) break;
-      sum += static_cast<double>(pack<E, kVector, kBackward>(a, u[f], grad[f], at, &out));
+      sum += static_cast<double>(pack<E, kVector, kBackward>(a, u[0], grad[0], at, &out));
       store(a.out + at, out);
+#pragma unroll
+      for (int i = 0; i < kFlight - 1; ++i) {
+        u[i] = u[i + 1];
+        grad[i] = grad[i + 1];
+      }
     }
   }
   // What is left over of a vector.
@@ -107,7 +113,7 @@ __global__ void __launch_bounds__(kThreads) flat_kernel(const Arguments<E> a) {
 
 // A block per row: the sum of its threshold's gradient.
 template <class E, int kVector>
-__global__ void __launch_bounds__(kThreads) rows_kernel(const Arguments<E> a) {
+__global__ void __launch_bounds__(kThreads, 1) rows_kernel(const Arguments<E> a) {
   Pack<E, kVector> out;
   double sum = 0;
   const std::int64_t row = block_index() * a.cols;
@@ -123,7 +129,7 @@ __global__ void __launch_bounds__(kThreads) rows_kernel(const Arguments<E> a) {
 
 // A block has kSlabRows rows of 32 packs of columns; its warps walk every eighth row.
 template <class E, int kVector>
-__global__ void __launch_bounds__(kThreads) columns_kernel(const Arguments<E> a) {
+__global__ void __launch_bounds__(kThreads, 1) columns_kernel(const Arguments<E> a) {
   constexpr int kCols = kWarp * kVector;
   const std::int64_t groups = (a.cols + kCols - 1) / kCols;
   const std::int64_t slab = block_index() / groups;

@@ -137,12 +137,14 @@ class Backend:
 
     def _forward(self, a: UnrolledArguments, with_iterates: bool) -> tuple[Tensor, Tensor]:
         """Codes, and the iterates where they are wanted."""
-        a, precision = _with_linear(a), precision_of(a)
+        a = _with_linear(a)
         shape = (a.n_layers + 1, a.batch, a.n_atoms) if with_iterates else (0,)
         codes, iterates = (a.threshold.new_empty(s) for s in ((a.batch, a.n_atoms), shape))
         with self.kernels.on(codes.device) as stream:
+            device = self.kernels.describe(codes.device)
+            precision = precision_of(a, device)
             bound = Bound(self.kernels, a, precision)
-            plan = bound.network.plan_forward(self.kernels.describe(codes.device))
+            plan = bound.network.plan_forward(device)
             if plan.path == 0:
                 cuda_composed.forward(self.kernels, bound, codes, iterates, stream)
                 return codes, iterates
@@ -156,12 +158,14 @@ class Backend:
     def _backward(
         self, a: UnrolledArguments, grads: Gradients, needs: list[bool]
     ) -> tuple[Tensor, ...]:
-        a, precision = _with_linear(a), precision_of(a)
+        a = _with_linear(a)
         if a.gram is not None:  # then A and b are there for the objective alone
             needs = [need and i not in _FACTORED for i, need in enumerate(needs)]
         incoming = (contiguous(grads.codes), contiguous(grads.iterates))
         with self.kernels.on(a.threshold.device) as stream:
             targets = _targets(a, needs)
+            device = self.kernels.describe(a.threshold.device)
+            precision = precision_of(a, device)
             bound = Bound(self.kernels, a, precision)
             call = (
                 tuple(map(address, incoming)),
@@ -169,7 +173,6 @@ class Backend:
                 1 if a.gram is None else a.gram.shape[0],
                 0 if a.weight is None else a.weight.shape[0],
             )
-            device = self.kernels.describe(a.threshold.device)
             plan = bound.network.plan_backward(*call, device, WORKSPACE_BYTES)
             if plan.path == 0:
                 return cuda_composed.backward(self.kernels, a, *incoming, needs, stream)
