@@ -16,7 +16,7 @@ if(FASTUNROLL_CUDA STREQUAL "OFF")
   return()
 endif()
 
-# Before a language is enabled: that sets a default of its own.
+# Before a language is enabled, which keeps a default of its own for the next configuration.
 set(architectures ${CMAKE_CUDA_ARCHITECTURES})
 if(FASTUNROLL_CUDA STREQUAL "AUTO" AND NOT architectures)
   execute_process(
@@ -36,6 +36,9 @@ if(FASTUNROLL_CUDA STREQUAL "AUTO" AND NOT architectures)
   endif()
 endif()
 
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES OFF)  # no default: every target has its own
+endif()
 include(CheckLanguage)
 check_language(CUDA)
 if(CMAKE_CUDA_COMPILER)

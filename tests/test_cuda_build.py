@@ -30,7 +30,7 @@ def configure(
 ) -> subprocess.CompletedProcess[str]:
     """Configure on a machine with GPUs of these compute capabilities."""
     tools = project / "tools"
-    tools.mkdir()
+    tools.mkdir(exist_ok=True)
     smi = tools / "nvidia-smi"
     smi.write_text(f"#!/bin/sh\n[ '{gpus}' ] || exit 9\nfor c in {gpus}; do echo $c; done\n")
     smi.chmod(0o755)
@@ -106,7 +106,8 @@ def test_architectures(project: Path, options: tuple[str, ...], gpus: str, expec
     (project / "main.cpp").write_text("")
     (project / "csrc/cuda").mkdir(parents=True)
     (project / "csrc/cuda/kernel.cu").write_text("")
-    done = configure(project, *options, gpus=gpus)
-    assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if "CUDA kernels: nvcc" in line]
-    assert expected in line
+    for _ in ("at first", "again"):
+        done = configure(project, *options, gpus=gpus)
+        assert done.returncode == 0, done.stderr
+        (line,) = [line for line in done.stdout.splitlines() if "CUDA kernels: nvcc" in line]
+        assert expected in line
