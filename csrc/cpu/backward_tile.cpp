@@ -164,6 +164,7 @@ void BackwardTile<T>::add_objective_gradient(std::int64_t k, T* rows) {
   tile_.residual(codes, nullptr, residual, stride);
   const bool every_atom = k == 0 && args_.initial != nullptr;
   const Lists<T> wanted = every_atom ? all_atoms_.lists(0) : codes;
+  clear_dots(wanted);
   kernels_.row_dots(tile_.samples(), wanted, problem_.dictionary_t, 0, residual, stride,
                     dots_.get(), tile_.cursor());
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
@@ -208,6 +209,13 @@ void BackwardTile<T>::write_linear(std::int64_t k) {
 }
 
 template <class T>
+void BackwardTile<T>::clear_dots(const Lists<T>& wanted) {
+  for (std::int64_t s = 0; s < tile_.samples(); ++s) {
+    std::fill_n(dots_.get() + s * wanted.stride, wanted.count[s], T(0));
+  }
+}
+
+template <class T>
 void BackwardTile<T>::dots_to_rows(const Lists<T>& wanted, T* rows) {
   for (std::int64_t s = 0; s < tile_.samples(); ++s) {
     T* row = rows + s * grad_codes_.stride();
@@ -223,11 +231,12 @@ void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* ta
   if (args_.gram != nullptr) {
     points_by_row_.build(k, tile_.samples(), tile_.points(k), [](std::int64_t) { return T(1); });
   }
-  if (wants_weight_ || (analysis_ && args_.measurements != nullptr)) through_analysis(k);
+  if (wants_weight_ || (analysis_ && args_.measurements != nullptr)) through_analysis(k, nullptr);
   const bool needed = k > 0 || args_.initial != nullptr || problem_.momentum != nullptr;
   if (!needed) return;
   std::fill(target, target + tile_.samples() * grad_codes_.stride(), T(0));
   if (rule()) {
+    clear_dots(wanted);
     kernels_.row_dots(tile_.samples(), wanted, tile_.gram(k), 0, grad_directions_.rows(k),
                       grad_directions_.stride(), dots_.get(), tile_.cursor());
     dots_to_rows(wanted, target);
@@ -238,9 +247,10 @@ void BackwardTile<T>::through_gram(std::int64_t k, const Lists<T>& wanted, T* ta
   }
 }
 
-// v = r W, or v = p G - b W: the gradient of r, or of -b, is (gradient of v) W^T.
+// v = r W, or v = p G - b W: the gradient of r, or of -b, is (gradient of v) W^T. In the factored
+// form, r = p A^T - b, that of p is (gradient of r) A, and goes to `dots_` for the `wanted` atoms.
 template <class T>
-void BackwardTile<T>::through_analysis(std::int64_t k) {
+void BackwardTile<T>::through_analysis(std::int64_t k, const Lists<T>* wanted) {
   const std::int64_t samples = tile_.samples();
   Lists<T> grads = on_support(k + 1, grad_direction_);
   if (rule() && wants_weight_) {
@@ -257,30 +267,38 @@ void BackwardTile<T>::through_analysis(std::int64_t k) {
   T* rows = grad_residual_.rows(residual_slot(k));
   const std::int64_t stride = grad_residual_.stride();
   std::fill(rows, rows + samples * stride, T(0));
-  if (rule()) {
-    kernels_.dense_product(samples, grad_directions_.rows(k), grad_directions_.stride(),
-                           tile_.weight_t(k), 0, rows, stride);
-  } else {
-    product(kernels_, samples, grads, dense_direction_ ? grad_directions_.rows(k) : nullptr,
-            grad_directions_.stride(), tile_.weight_t(k), 0, rows, stride, tile_.cursor());
+  if (wanted != nullptr) clear_dots(*wanted);
+  const T* dense = dense_direction_ ? grad_directions_.rows(k) : nullptr;
+  const PackedMatrix<T> weight_t = tile_.weight_t(k);
+  // Block by block of columns: where W = A, the second product finds it in the cache.
+  const std::int64_t m = problem_.n_measurements;
+  for (std::int64_t column = 0; column < m; column += block_columns<T>()) {
+    const std::int64_t b = column / block_columns<T>();
+    const PackedMatrix<T> block = column_block(weight_t, b);
+    if (rule()) {
+      kernels_.dense_product(samples, dense, grad_directions_.stride(), block, 0, rows + column,
+                             stride);
+    } else {
+      product(kernels_, samples, grads, dense, grad_directions_.stride(), block, 0, rows + column,
+              stride, tile_.cursor());
+    }
+    if (wanted == nullptr) continue;
+    kernels_.row_dots(samples, *wanted, column_block(problem_.dictionary_t, b), 0, rows + column,
+                      stride, dots_.get(), tile_.cursor());
   }
   if (args_.measurements == nullptr) return;
-  const std::int64_t m = problem_.n_measurements;
   for (std::int64_t s = 0; s < samples; ++s) {
     T* grad = args_.measurements + (tile_.first() + s) * m;
     for (std::int64_t j = 0; j < m; ++j) grad[j] -= rows[s * stride + j];
   }
 }
 
-// r = p A^T - b: the gradient of p is (gradient of r) A, needed for the `wanted` atoms.
 template <class T>
 void BackwardTile<T>::through_dictionary(std::int64_t k, const Lists<T>& wanted, T* target) {
-  through_analysis(k);
+  through_analysis(k, &wanted);
   if (wants_dictionary_) {
     points_by_row_.build(k, tile_.samples(), tile_.points(k), [](std::int64_t) { return T(1); });
   }
-  kernels_.row_dots(tile_.samples(), wanted, problem_.dictionary_t, 0, grad_residual_.rows(k),
-                    grad_residual_.stride(), dots_.get(), tile_.cursor());
   dots_to_rows(wanted, target);
 }
 

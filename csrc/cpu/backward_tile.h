@@ -72,7 +72,7 @@ class BackwardTile {
                   std::int32_t count, const std::int32_t* index, Term term);
   T through_rule(std::int64_t k, std::int64_t s, double dot);
   void write_linear(std::int64_t k);
-  void through_analysis(std::int64_t k);
+  void through_analysis(std::int64_t k, const Lists<T>* wanted);
   void through_gram(std::int64_t k, const Lists<T>& wanted, T* target);
   // The first of the layers that `late_` takes over.
   std::int64_t first_late() const { return late_ == nullptr ? problem_.n_layers : late_->first(); }
@@ -82,6 +82,7 @@ class BackwardTile {
   void add_objective_gradient(std::int64_t k, T* rows);
   // Lists with the supports of x_k and other values.
   Lists<T> on_support(std::int64_t k, const Buffer<T>& values) const;
+  void clear_dots(const Lists<T>& wanted);
   void dots_to_rows(const Lists<T>& wanted, T* rows);
   // Whether the shrinkage has other slopes than 0 and 1.
   bool slopes() const { return problem_.prox >= Prox::smooth; }

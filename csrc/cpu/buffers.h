@@ -43,13 +43,15 @@ class Buffer {
   std::unique_ptr<T, Free> data_;
 };
 
-// Dense rows of `slots` layers: rows(slot) holds one padded row per sample.
+// Dense rows of `slots` layers: rows(slot) holds one padded row per sample. Rows lie an odd number
+// of cache lines apart, so that the same columns of many samples are spread over the sets of a
+// cache.
 template <class T>
 class RowStore {
  public:
   RowStore() = default;
   RowStore(std::int64_t slots, std::int64_t samples, std::int64_t cols, Fill fill = Fill::zeros)
-      : stride_(padded<T>(cols)),
+      : stride_(padded<T>(cols) + 64 / static_cast<std::int64_t>(sizeof(T))),
         slot_stride_(samples * stride_),
         data_(slots * slot_stride_, fill) {}
   // Room for `slots`, with any content.

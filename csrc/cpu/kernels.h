@@ -29,6 +29,15 @@ constexpr std::int64_t padded(std::int64_t cols) {
   return (cols + block_columns<T>() - 1) / block_columns<T>() * block_columns<T>();
 }
 
+// One block of its columns, of the matrix of layer 0.
+template <class T>
+PackedMatrix<T> column_block(const PackedMatrix<T>& matrix, std::int64_t block) {
+  constexpr std::int64_t kColumns = block_columns<T>();
+  const std::int64_t left = matrix.cols - block * kColumns;
+  return {matrix.data + block * matrix.rows * kColumns, matrix.rows,
+          left < kColumns ? left : kColumns, 0};
+}
+
 template <class T>
 bool exceeds_cache(const PackedMatrix<T>& matrix) {
   return matrix.rows * matrix.cols * static_cast<std::int64_t>(sizeof(T)) > kCacheBytes;
@@ -105,7 +114,7 @@ struct Kernels {
   void (*dense_product)(std::int64_t samples, const T* in, std::int64_t in_stride,
                         const PackedMatrix<T>& matrix, std::int64_t layer, T* out,
                         std::int64_t out_stride);
-  // out_s[p] = matrix[i_p, :] . vector_s for the entries p of sample s.
+  // out_s[p] += matrix[i_p, :] . vector_s for the entries p of sample s.
   void (*row_dots)(std::int64_t samples, const Lists<T>& rows, const PackedMatrix<T>& matrix,
                    std::int64_t layer, const T* vectors, std::int64_t vector_stride, T* out,
                    std::int32_t* cursor);

@@ -188,7 +188,7 @@ void dense_product(std::int64_t samples, const T* in, std::int64_t in_stride,
 
 // Dot products of one block of columns with the listed rows from `p` on, up to `end_row`, four rows
 // at a time; the last ones are filled up with the last row. Returns the first entry left.
-template <class T, bool kAdds>
+template <class T>
 inline std::int32_t dot_rows(const T* block, const std::int32_t* index, std::int32_t p,
                              std::int32_t end_row, const T* vector, T* out) {
   constexpr int kLanes = Vec<T>::kLanes;
@@ -211,13 +211,13 @@ inline std::int32_t dot_rows(const T* block, const std::int32_t* index, std::int
     }
     T dots[4];
     Vec<T>::sums(sum, dots);
-    for (std::int32_t r = 0; r < rows; ++r) out[p + r] = kAdds ? out[p + r] + dots[r] : dots[r];
+    for (std::int32_t r = 0; r < rows; ++r) out[p + r] += dots[r];
     p += rows;
   }
   return p;
 }
 
-template <class T, bool kAdds>
+template <class T>
 void block_dots(std::int64_t samples, const Lists<T>& rows, const T* block, std::int64_t chunk_rows,
                 std::int64_t all_rows, const T* vectors, std::int64_t vector_stride, T* out,
                 std::int32_t* cursor) {
@@ -226,8 +226,8 @@ void block_dots(std::int64_t samples, const Lists<T>& rows, const T* block, std:
     const auto end_row =
         static_cast<std::int32_t>(first + chunk_rows < all_rows ? first + chunk_rows : all_rows);
     for (std::int64_t s = 0; s < samples; ++s) {
-      cursor[s] = dot_rows<T, kAdds>(block, rows.index + s * rows.stride, cursor[s], end_row,
-                                     vectors + s * vector_stride, out + s * rows.stride);
+      cursor[s] = dot_rows(block, rows.index + s * rows.stride, cursor[s], end_row,
+                           vectors + s * vector_stride, out + s * rows.stride);
     }
   }
 }
@@ -239,9 +239,8 @@ void row_dots(std::int64_t samples, const Lists<T>& rows, const PackedMatrix<T>&
   const std::int64_t chunk = by_chunk(samples, rows, matrix) ? kChunkRows : matrix.rows;
   for (std::int64_t b = 0; b < block_count(matrix); ++b) {
     const T* block = block_start(matrix, layer, b);
-    const auto dots = b == 0 ? block_dots<T, false> : block_dots<T, true>;
-    dots(samples, rows, block, chunk, matrix.rows, vectors + b * block_columns<T>(), vector_stride,
-         out, cursor);
+    block_dots(samples, rows, block, chunk, matrix.rows, vectors + b * block_columns<T>(),
+               vector_stride, out, cursor);
   }
 }
 

@@ -76,7 +76,7 @@ void LateLayers<T>::gather(const Tile<T>& tile, std::int64_t s) {
   }
   const std::size_t size = sample.size = sample.atoms.size();
   sample.atoms.push_back(kListEnd);
-  sample.gram.resize(size * size);
+  sample.gram.assign(size * size, T(0));
   sample.sums.assign(size * size, T(0));
   sample.total.assign(size, T(0));
   const PackedMatrix<T>& matrix = problem_.dictionary_t;

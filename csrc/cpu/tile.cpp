@@ -122,7 +122,7 @@ void Tile<T>::run(std::int64_t first, std::int64_t samples, const ForwardOutputs
   end_ = samples;
   if (trace_) make_room();
   start(out);
-  negate_measurements();
+  if (own_linear()) negate_measurements(negated_.rows(0), negated_.stride());
   for (std::int64_t k = 0; k < problem_.n_layers;) {
     const bool one_by_one = goes_one_by_one(k, out);
     const std::int64_t last = one_by_one ? std::min(k + kRunLayers, problem_.n_layers) : k + 1;
@@ -211,21 +211,16 @@ void Tile<T>::load(const T* source, std::int64_t k, T* rows) {
 
 template <class T>
 void Tile<T>::residual(const Lists<T>& lists, const T* dense, T* rows, std::int64_t stride) {
-  const std::int64_t m = problem_.n_measurements;
-  for (std::int64_t s = 0; s < samples_; ++s) {
-    kernels_.negate(m, problem_.measurements + (first_ + s) * m, stride, rows + s * stride);
-  }
+  negate_measurements(rows, stride);
   product(kernels_, samples_, lists, dense, dense_.stride(), problem_.dictionary_t, 0, rows, stride,
           cursor_.get());
 }
 
 template <class T>
-void Tile<T>::negate_measurements() {
-  if (!own_linear()) return;
+void Tile<T>::negate_measurements(T* rows, std::int64_t stride) const {
   const std::int64_t m = problem_.n_measurements;
   for (std::int64_t s = 0; s < samples_; ++s) {
-    kernels_.negate(m, problem_.measurements + (first_ + s) * m, negated_.stride(),
-                    negated_.row(0, s));
+    kernels_.negate(m, problem_.measurements + (first_ + s) * m, stride, rows + s * stride);
   }
 }
 
@@ -281,7 +276,7 @@ void Tile<T>::direction(std::int64_t k) {
   for (std::int64_t s = begin_; adapts_ && s < end_; ++s) estimate_error(k, s);
   if (problem_.rule_weight == nullptr) return;
   for (std::int64_t s = begin_; s < end_; ++s) {
-    const T norm = std::sqrt(kernels_.sum_of_squares(stride, rows + s * stride));
+    const T norm = std::sqrt(kernels_.sum_of_squares(padded<T>(n), rows + s * stride));
     const T gate = math::sigmoid(problem_.rule_weight[k] * norm + problem_.rule_bias[k]);
     norms_[k * capacity_ + s] = norm;
     rule_steps_[k * capacity_ + s] =
@@ -324,14 +319,22 @@ void Tile<T>::restore(std::int64_t first, std::int64_t samples, const Tape& tape
       lists.end(s, record.count(k));
     }
   }
-  negate_measurements();
+  if (own_linear()) negate_measurements(negated_.rows(0), negated_.stride());
 }
 
 template <class T>
 void Tile<T>::restore_residuals(std::int64_t layers) {
   residuals_.reserve(layers);
-  for (std::int64_t k = 0; k < layers; ++k) {
-    residual(codes(k), nullptr, residuals_.rows(k), residuals_.stride());
+  const std::int64_t stride = residuals_.stride();
+  for (std::int64_t k = 0; k < layers; ++k) negate_measurements(residuals_.rows(k), stride);
+  // A block of A stays in the cache for all layers.
+  const std::int64_t width = block_columns<T>();
+  for (std::int64_t column = 0; column < problem_.n_measurements; column += width) {
+    const PackedMatrix<T> block = column_block(problem_.dictionary_t, column / width);
+    for (std::int64_t k = 0; k < layers; ++k) {
+      product<T>(kernels_, samples_, codes(k), nullptr, 0, block, 0, residuals_.rows(k) + column,
+                 stride, cursor_.get());
+    }
   }
 }
 
@@ -366,7 +369,8 @@ void Tile<T>::objective(std::int64_t k, const T* residual_rows, std::int64_t str
     for (std::int32_t p = 0; p < lists.count[s]; ++p) {
       l1 += std::fabs(lists.value[s * lists.stride + p]);
     }
-    const T squares = kernels_.sum_of_squares(stride, residual_rows + s * stride);
+    const T squares =
+        kernels_.sum_of_squares(padded<T>(problem_.n_measurements), residual_rows + s * stride);
     out[k * problem_.batch + first_ + s] = T(0.5) * squares + problem_.objective_weight * l1;
   }
 }

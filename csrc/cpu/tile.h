@@ -97,7 +97,8 @@ class Tile {
   void make_room();
   void lay_out_codes(const std::vector<std::int64_t>& longest);
   void start(const ForwardOutputs<T>& out);
-  void negate_measurements();
+  // -b into padded rows.
+  void negate_measurements(T* rows, std::int64_t stride) const;
   bool own_linear() const { return !problem_.factored() && problem_.linear == nullptr; }
   void subtract_linear(std::int64_t k, T* rows, std::int64_t stride);
   void layer(std::int64_t k, const ForwardOutputs<T>& out);

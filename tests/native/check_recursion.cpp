@@ -79,7 +79,8 @@ struct Sizes {
   std::int64_t batch, measurements, atoms, layers;
 };
 
-constexpr Sizes kSizes[] = {{1, 3, 5, 1}, {7, 13, 33, 3}, {70, 9, 131, 2}, {5, 9, 21, 16}};
+constexpr Sizes kSizes[] = {
+    {1, 3, 5, 1}, {7, 13, 33, 3}, {70, 9, 131, 2}, {5, 9, 21, 16}, {3, 141, 37, 2}};
 constexpr double kThresholds[] = {0, 0.1, 50};  // from all entries to none
 
 // Numbers of a problem; the problem points at them.
