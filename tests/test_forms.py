@@ -20,6 +20,7 @@ import fastunroll
 from fastunroll import GradientNormStep, UnrolledResult
 from fastunroll import unrolled_prox_gradient as unroll
 from fastunroll._native import Tape
+from fastunroll.benchmarks.timing import bytes_kept
 from fastunroll.ops import cpu, reference
 from fastunroll.ops.arguments import N_DIFFERENTIABLE
 
@@ -40,6 +41,13 @@ def positive(*shape: int, seed: int, scale: float) -> Tensor:
 CASES: dict[str, dict[str, Any]] = {
     "W": {},
     "W = A": {"weight": None},
+    "W = A, objective": {"weight": None, "objective_weight": 0.3, "iterates": True},
+    "W = A, momentum": {"weight": None, "momentum": (0.3 * randn(K, seed=5)).requires_grad_()},
+    "W = A, steps only": {
+        "weight": None,
+        "dictionary": dictionary(M, N),
+        "measurements": randn(B, M),
+    },
     "W per layer": {"weight": (dictionary(M, N) + 0.05 * randn(K, M, N)).requires_grad_()},
     "nonnegative": {"prox": "nonnegative"},
     "hard": {"prox": "hard"},
@@ -94,7 +102,9 @@ def test_gradients_of_the_mixed_form(case: str) -> None:
     assert float((ours[0] != 0).double().mean()) > 0
 
 
-@pytest.mark.parametrize("case", ["W", "W = A", "smooth", "objective and iterates", "start"])
+@pytest.mark.parametrize(
+    "case", ["W", "W = A", "W = A, momentum", "smooth", "objective and iterates", "start"]
+)
 def test_second_derivatives_of_the_mixed_form(case: str) -> None:
     options = arguments(case)
     ours = gradients(options, "mixed", again=True)
@@ -104,8 +114,23 @@ def test_second_derivatives_of_the_mixed_form(case: str) -> None:
         assert_close(x, y, 1e-9, f"result {index}")
 
 
-def test_the_mixed_form_runs_forward_in_gram_form() -> None:
-    options = {**arguments("W per layer"), "measurements": randn(B, M)}
+@pytest.mark.parametrize("case", ["W", "W = A", "W = A, momentum"])
+def test_the_mixed_form_keeps_no_gram_matrix(case: str) -> None:
+    atoms = 300
+    given = dictionary(M, atoms).requires_grad_()
+    options = {**arguments(case), "dictionary": given}
+    if options["weight"] is not None:
+        options["weight"] = (2 * given.detach()).requires_grad_()
+    held = [t for t in options.values() if isinstance(t, Tensor)]
+    kept = bytes_kept(lambda _: unroll(**options, form="mixed").codes.sum(), held)
+    assert kept < atoms * atoms * given.element_size() / 2
+    node: Any = unroll(**options, form="mixed").codes.grad_fn
+    assert node.constants[-1] == ()  # the copies in the kernels' layout
+
+
+@pytest.mark.parametrize("case", ["W = A", "W per layer"])
+def test_the_mixed_form_runs_forward_in_gram_form(case: str) -> None:
+    options = {**arguments(case), "measurements": randn(B, M)}
     mixed, factored = (
         unroll(**options, form="mixed").codes,
         unroll(**options, form="factored").codes,

@@ -127,8 +127,9 @@ def test_gram_matrix_is_symmetric_and_right(size: tuple[int, int], dtype: torch.
     assert_close(grams[0], exact.to(dtype), 1e-6 if dtype == torch.float32 else 1e-14, "gram")
 
 
-def test_gram_matrix_of_a_dictionary_that_is_not_finite_is_refused() -> None:
+@pytest.mark.parametrize("number", [float("nan"), 1e200])
+def test_gram_matrix_that_is_not_finite_is_refused(number: float) -> None:
     a = dictionary(5, 8)
-    a[2, 3] = float("nan")
+    a[2, 3] = number
     with pytest.raises(ValueError, match="dictionary"):
         unroll(torch.ones(2, 5, dtype=a.dtype), a, step=0.1, threshold=0.1, n_layers=2, form="gram")

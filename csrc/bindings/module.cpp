@@ -170,11 +170,11 @@ void bind_functions(py::module_& m, const std::string& dtype) {
       },
       py::call_guard<py::gil_scoped_release>());
   m.def(("gram_" + dtype).c_str(),
-        [](Address transposed, Address packed, std::int64_t rows, std::int64_t cols, Address out,
+        [](Address dictionary_t, Address dictionary, std::int64_t m, std::int64_t n, Address out,
            int threads) {
-          return static_cast<int>(cpu::gram<T>(pointer<const T>(transposed),
-                                               matrix<T>(packed, rows, cols, false),
-                                               pointer<T>(out), threads));
+          return static_cast<int>(cpu::gram<T>(matrix<T>(dictionary_t, n, m, false),
+                                               matrix<T>(dictionary, m, n, false), pointer<T>(out),
+                                               threads));
         },
         py::call_guard<py::gil_scoped_release>());
   m.def(("shrink_" + dtype).c_str(),

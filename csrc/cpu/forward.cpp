@@ -77,32 +77,36 @@ Status multiply(const T* rows, std::int64_t batch, const PackedMatrix<T>& matrix
 }
 
 template <class T>
-Status gram(const T* transposed, const PackedMatrix<T>& matrix, T* out, int threads) {
+Status gram(const PackedMatrix<T>& dictionary_t, const PackedMatrix<T>& dictionary, T* out,
+            int threads) {
+  constexpr std::int64_t kWidth = block_columns<T>();
   const Kernels<T>& kernels = active<T>();
-  const std::int64_t n = matrix.cols;
-  const std::int64_t width = block_columns<T>();
-  const std::int64_t blocks = padded<T>(n) / width;
-  const std::int64_t workers = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, blocks));
-  std::vector<Buffer<T>> scratch;
-  try {
-    for (std::int64_t w = 0; w < workers; ++w) scratch.emplace_back(n * width, Fill::none);
-  } catch (const std::bad_alloc&) {
-    return Status::out_of_memory;
-  }
+  const std::int64_t n = dictionary.cols;
+  const std::int64_t m = dictionary.rows;
   // A task is a block of columns from the diagonal on down, and its mirror image.
-  parallel_for(blocks, static_cast<int>(workers), [&](std::int64_t b, int worker) {
-    const std::int64_t first = b * width;
-    const std::int64_t cols = std::min(width, n - first);
-    const std::int64_t rows = n - first;
-    T* sums = scratch[static_cast<std::size_t>(worker)].get();
-    std::fill(sums, sums + rows * width, T(0));
-    const PackedMatrix<T> block{matrix.data + first * matrix.rows, matrix.rows, width, 0};
-    kernels.dense_product(rows, transposed + first * matrix.rows, matrix.rows, block, 0, sums,
-                          width);
-    T* corner = out + first * n + first;
-    copy_rows(rows, cols, sums, width, corner, n);
-    transpose(rows, cols, sums, width, corner, n);
+  parallel_for((n + kWidth - 1) / kWidth, threads, [&](std::int64_t b, int) {
+    const std::int64_t first = b * kWidth;
+    T* const corner = out + first * (n + kWidth);
+    std::fill(corner, corner + (n - first) * kWidth, T(0));
+    for (std::int64_t top = 0; top < m; top += kWidth) {
+      const PackedMatrix<T> rows{dictionary.data + first * m + top * kWidth,
+                                 std::min(kWidth, m - top), kWidth, 0};
+      kernels.dense_product(n - first, dictionary_t.data + top * n + first * kWidth, kWidth, rows,
+                            0, corner, kWidth);
+    }
+    for (std::int64_t left = first + kWidth; left < n; left += kWidth) {
+      const std::int64_t width = std::min(kWidth, n - left);
+      T* const mirror = out + left * n + first * kWidth;
+      transpose(width, kWidth, corner + (left - first) * kWidth, kWidth, mirror, kWidth);
+      for (std::int64_t i = 0; i < kWidth; ++i) {
+        std::fill(mirror + i * kWidth + width, mirror + (i + 1) * kWidth, T(0));
+      }
+    }
   });
+  // No element is larger than the largest of the diagonal.
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (!std::isfinite(out[(i / kWidth * n + i) * kWidth + i % kWidth])) return Status::bad_gram;
+  }
   return Status::ok;
 }
 
@@ -151,8 +155,9 @@ template Status multiply<float>(const float*, std::int64_t, const PackedMatrix<f
                                 std::int64_t, float*, int);
 template Status multiply<double>(const double*, std::int64_t, const PackedMatrix<double>&,
                                  std::int64_t, double*, int);
-template Status gram<float>(const float*, const PackedMatrix<float>&, float*, int);
-template Status gram<double>(const double*, const PackedMatrix<double>&, double*, int);
+template Status gram<float>(const PackedMatrix<float>&, const PackedMatrix<float>&, float*, int);
+template Status gram<double>(const PackedMatrix<double>&, const PackedMatrix<double>&, double*,
+                             int);
 template bool pack<float>(const float*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                           std::int64_t, std::int64_t, float*);
 template bool pack<double>(const double*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,

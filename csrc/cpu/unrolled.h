@@ -14,9 +14,10 @@ Status unrolled_forward(const Problem<T>& problem, const ForwardOutputs<T>& out,
 template <class T>
 Status unrolled_backward(const Problem<T>& problem, const BackwardArguments<T>& args, int threads);
 
-// out (cols, cols) = A^T A of a packed matrix A, given A^T as rows, too; half of it is computed.
+// out (n, n), packed, = A^T A of a packed matrix A and its transpose; half of it is computed.
 template <class T>
-Status gram(const T* transposed, const PackedMatrix<T>& matrix, T* out, int threads);
+Status gram(const PackedMatrix<T>& dictionary_t, const PackedMatrix<T>& dictionary, T* out,
+            int threads);
 
 // out[l] = rows (batch, matrix.rows) times the matrix of layer l: (layers, batch, matrix.cols).
 template <class T>

@@ -11,9 +11,15 @@ from torch import Tensor
 from fastunroll import planner
 from fastunroll._checks import check_choice, check_like, check_number, check_tensor, check_threshold
 from fastunroll.layers import GradientNormStep, layer_arguments
-from fastunroll.ops import autograd
+from fastunroll.ops import autograd, cpu
 from fastunroll.ops.arguments import UnrolledArguments
-from fastunroll.prepared import FORMS, PreparedDictionary, check_weight, gram_operands
+from fastunroll.prepared import (
+    FORMS,
+    PreparedDictionary,
+    check_weight,
+    gram_operands,
+    runs_natively,
+)
 
 
 class UnrolledResult(NamedTuple):
@@ -211,12 +217,15 @@ def unrolled_prox_gradient(
         )
         form = plan.form
     linear = None
+    with_objective = objective_weight is not None
     if form == "mixed":
         with torch.no_grad():
-            linear, gram = gram_operands(b, matrix, weight, gram)
+            if weight is None and runs_natively(matrix):
+                packed = cpu.pack_with_gram(matrix, objective=with_objective)
+            else:
+                linear, gram = gram_operands(b, matrix, weight, gram)
     elif form == "gram":
         linear, gram = gram_operands(b, matrix, weight, gram)
-    with_objective = objective_weight is not None
     lam = check_number("objective_weight", objective_weight, minimum=0.0) if with_objective else 0.0
     arguments = UnrolledArguments(
         linear=linear,

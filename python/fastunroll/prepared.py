@@ -129,10 +129,14 @@ def gram_operands(
             return gram_operands(b, dictionary, weight, gram)
     analysis = dictionary[None] if weight is None else weight
     if gram is None:
-        plain = forced_backend() != "reference" and autograd.is_plain((dictionary,))
-        if weight is None and not learns and plain:
+        if weight is None and not learns and runs_natively(dictionary):
             return None, cpu.gram(dictionary)[None]
         # One plain matrix product where it does: the batched one is slower.
         one = analysis.shape[0] == 1
         gram = (dictionary.mT @ analysis[0])[None] if one else dictionary.mT @ analysis
     return autograd.multiply(b, analysis) if learns else None, gram
+
+
+def runs_natively(dictionary: Tensor) -> bool:
+    """Whether the kernels of the CPU, and nothing else, see a dictionary."""
+    return forced_backend() != "reference" and autograd.is_plain((dictionary,))

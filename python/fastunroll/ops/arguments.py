@@ -36,7 +36,7 @@ class UnrolledArguments(NamedTuple):
     """Arguments of ``fastunroll::unrolled``; the tensors that can carry a gradient come first."""
 
     linear: Tensor | None  # c: (1 or K, B, n), Gram form; None means c = b W
-    gram: Tensor | None  # G: (1 or K, n, n), Gram form
+    gram: Tensor | None  # G: (1 or K, n, n), Gram form; None where only `packed` holds it
     dictionary: Tensor | None  # A: (m, n), factored form, c = b W and objective
     weight: Tensor | None  # W: (1 or K, m, n), factored form and c = b W; None means W = A
     measurements: Tensor | None  # b: (B, m), factored form, c = b W and objective
@@ -70,9 +70,14 @@ class UnrolledArguments(NamedTuple):
         ``needs`` tells for each differentiable argument whether its gradient is wanted.
         """
         through_matrices = any(needs[_DICTIONARY : _MEASUREMENTS + 1])
-        if self.gram is not None and self.linear is None and through_matrices:
+        if self.gram_form and self.linear is None and through_matrices:
             return self._replace(gram=self.gram if needs[_GRAM] else None, packed=())
         return self
+
+    @property
+    def gram_form(self) -> bool:
+        """Whether layers take G, be it a copy in the kernels' layout only, or A and W."""
+        return self.gram is not None or (len(self.packed) > 0 and self.packed[0].numel() > 0)
 
     @property
     def n_layers(self) -> int:

@@ -68,9 +68,10 @@ class _Unrolled(torch.autograd.Function):
         inputs: tuple[Any, ...],
         output: tuple[Tensor, Tensor | None, Tensor | None, Tape | None],
     ) -> None:
-        a = UnrolledArguments(*inputs)
+        needs = ctx.needs_input_grad[:N_DIFFERENTIABLE]
+        a = UnrolledArguments(*inputs).differentiated(needs)
         ctx.save_for_backward(*a.differentiable, a.previous)
-        ctx.constants = inputs[N_DIFFERENTIABLE + 1 :]
+        ctx.constants = a[N_DIFFERENTIABLE + 1 :]
         ctx.tape = output[3]
         ctx.set_materialize_grads(False)
 

@@ -13,7 +13,7 @@ from fastunroll._native import Tape
 from fastunroll.ops import native
 from fastunroll.ops.addresses import address, contiguous, parameter, rows_contiguous
 from fastunroll.ops.arguments import PROX_KINDS, UnrolledArguments
-from fastunroll.ops.pack import pack, pack_operands
+from fastunroll.ops.pack import PackedOperands, empty_packed, pack, pack_operands
 from fastunroll.ops.schema import library
 
 _PACKED_BY_TILE = 1024
@@ -186,15 +186,28 @@ def multiply(rows: Tensor, matrices: Tensor) -> Tensor:
     return out
 
 
+def pack_with_gram(dictionary: Tensor, *, objective: bool = False) -> PackedOperands:
+    """Pack what a forward pass in Gram form with W = A reads; G is computed; carries no gradient.
+
+    Raises
+    ------
+    ValueError
+        If A (m, n) or A^T A contains NaN or Inf.
+    """
+    dictionary = dictionary.detach()
+    m, n = dictionary.shape
+    weight, dictionary_t = pack(dictionary, "dictionary"), pack(dictionary.mT)
+    gram = empty_packed(dictionary, (1, n, n))
+    operands = dictionary_t.data_ptr(), weight.data_ptr()
+    native.gram(gram.element_size(), *operands, (m, n), gram.data_ptr(), torch.get_num_threads())
+    none = dictionary.new_empty(0)
+    return PackedOperands(gram, gram, dictionary_t if objective else none, weight, none)
+
+
 def gram(dictionary: Tensor) -> Tensor:
     """Gram matrix A^T A (n, n) of A (m, n), symmetric bit for bit; carries no gradient."""
-    dictionary = dictionary.detach()
-    packed, transposed = pack(dictionary, "dictionary"), dictionary.mT.contiguous()
-    out = dictionary.new_empty(dictionary.shape[1], dictionary.shape[1])
-    addresses = (transposed.data_ptr(), packed.data_ptr())
-    m, n = dictionary.shape
-    native.gram(out.element_size(), *addresses, (m, n), out.data_ptr(), torch.get_num_threads())
-    return out
+    packed = pack_with_gram(dictionary).gram[0]
+    return packed.transpose(0, 1).flatten(1)[:, : dictionary.shape[1]]
 
 
 def _shrink_problem(

@@ -159,12 +159,17 @@ def multiply(
 
 
 def gram(
-    itemsize: int, transposed: int, packed: int, shape: tuple[int, int], out: int, threads: int
+    itemsize: int,
+    dictionary_t: int,
+    dictionary: int,
+    shape: tuple[int, int],
+    out: int,
+    threads: int,
 ) -> None:
-    """Write A^T A (n, n) of a packed matrix A (m, n), given A^T in rows, too."""
+    """Write A^T A (n, n), packed, of a packed matrix A (m, n), given A^T, packed, too."""
     run = _native.gram_f64 if itemsize == 8 else _native.gram_f32
     m, n = shape
-    check(run(transposed, packed, m, n, out, threads_for(m * n * n, threads)))
+    check(run(dictionary_t, dictionary, m, n, out, threads_for(m * n * n, threads)))
 
 
 def work_per_sample(n_layers: int, m: int, n: int) -> int:

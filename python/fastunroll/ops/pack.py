@@ -20,6 +20,16 @@ class PackedOperands(NamedTuple):
     weight_t: Tensor  # W^T
 
 
+def empty_packed(like: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Memory for packed matrices (layers, rows, cols), with any content."""
+    size = like.element_size()
+    packed_shape = native.packed_shape(shape, size)
+    nbytes = math.prod(packed_shape) * size
+    memory = like.new_empty(native.room(nbytes) // size)
+    first = native.begin(memory.data_ptr(), nbytes) // size
+    return memory[first : first + nbytes // size].view(packed_shape)
+
+
 def pack(matrix: Tensor, name: str = "matrix") -> Tensor:
     """Pack (rows, cols) or (layers, rows, cols), of any strides, for the kernels.
 
@@ -29,13 +39,10 @@ def pack(matrix: Tensor, name: str = "matrix") -> Tensor:
         If the matrix, called ``name``, contains NaN or Inf.
     """
     matrix = matrix if matrix.dim() == 3 else matrix[None]
-    size, shape = matrix.element_size(), tuple(matrix.shape)
-    packed_shape = native.packed_shape(shape, size)
-    nbytes = math.prod(packed_shape) * size
-    memory = matrix.new_empty(native.room(nbytes) // size)
-    first = native.begin(memory.data_ptr(), nbytes) // size
-    packed = memory[first : first + nbytes // size].view(packed_shape)
-    native.pack(size, matrix.data_ptr(), shape, matrix.stride(), packed.data_ptr(), name)
+    layers, rows, cols = shape = matrix.shape
+    packed = empty_packed(matrix, (layers, rows, cols))
+    size, stride = matrix.element_size(), matrix.stride()
+    native.pack(size, matrix.data_ptr(), shape, stride, packed.data_ptr(), name)
     return packed
 
 
