@@ -111,6 +111,7 @@ class CSCNetSettings:
     stages: tuple[CSCNetStage, ...] = (
         CSCNetStage(131, 4, 16_000, 3e-2, 0.02),
         CSCNetStage(99, 1, 12_000, 1e-2, 0.05, n_shifts=8),
+        CSCNetStage(99, 1, 3000, 3e-3, 0.1, n_shifts=16),
     )
     n_held_out: int = 4
     """Training images kept for the curve of the training."""
