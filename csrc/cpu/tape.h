@@ -36,7 +36,7 @@ class TapeRecord {
     counts_.push_back(count);
     bytes_.resize(at + entries * (2 * sizeof(T) + 1) + escapes + flags);
     unsigned char* p = bytes_.data() + at;
-    std::memcpy(p, value, entries * sizeof(T));
+    if (count > 0) std::memcpy(p, value, entries * sizeof(T));
     p += entries * sizeof(T);
     for (std::int32_t i = 0; i < count; ++i, p += sizeof(T)) {
       std::memcpy(p, v + index[i], sizeof(T));
@@ -81,7 +81,7 @@ class TapeRecord {
   template <class U>
   std::size_t get(std::size_t offset, U* to, std::int32_t count) const {
     const std::size_t bytes = sizeof(U) * static_cast<std::size_t>(count);
-    std::memcpy(to, bytes_.data() + offset, bytes);
+    if (bytes > 0) std::memcpy(to, bytes_.data() + offset, bytes);
     return offset + bytes;
   }
 
