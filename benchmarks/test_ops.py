@@ -54,7 +54,8 @@ def test_forward_and_backward(
 ) -> None:
     benchmark.group = f"16 layers forward and backward, all parameters, batch {batch}"
     measurements, codes = problem.sample(batch, seed=2)
-    parameters = [p.clone().requires_grad_() for p in problem.parameters]
+    learned = (problem.dictionary, problem.weight, problem.steps, problem.thresholds)
+    parameters = [p.clone().requires_grad_() for p in learned]
 
     def step() -> None:
         a, w, steps, thresholds = parameters
