@@ -179,8 +179,9 @@ def _cscnet(found: Mapping[str, Any]) -> Figure:
     axes.axhline(published.CSCNET, color="#333333", linewidth=1, linestyle=":")
     axes.annotate(
         f"published, BSD68: {published.CSCNET:.2f} dB",
-        (0.02, published.CSCNET),
+        (0.98, published.CSCNET),
         xycoords=("axes fraction", "data"),
+        ha="right",
         va="bottom",
         fontsize=9,
     )
