@@ -187,7 +187,7 @@ def _cscnet(found: Mapping[str, Any]) -> Figure:
     )
     axes.set(xlabel="step", ylabel="PSNR (dB), peak 1", title="CSCNet-shaped model")
     shown = [value for value in curve["PSNR dB"] if value > score - 3]
-    axes.set_ylim(min(shown) - 0.2, max(published.CSCNET, *shown, score) + 0.4)
+    axes.set_ylim(min(*shown, score) - 0.2, max(published.CSCNET, *shown, score) + 0.4)
     axes.legend()
     return figure
 

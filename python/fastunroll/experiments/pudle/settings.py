@@ -141,7 +141,6 @@ _BUDGETS = {
             n_training_samples=500,
             layers=(1, 5, 10, 20, 40, 70, 100, 140),
             depths=(100,),
-            n_epochs=300,
         ),
         recovery=RecoverySettings(
             n_measurements=200,
@@ -156,7 +155,8 @@ _BUDGETS = {
         denoising=DenoisingSettings(
             lams=(0.12,),
             thresholds=(0.05,),
-            n_steps=600,
+            n_steps=1200,
+            learning_rate=3e-3,
             crops_per_image=2,
             n_images=1,
             n_whole_images=1,
