@@ -342,9 +342,10 @@ def test_copies_of_a_network(through: Callable[[LPGNet], LPGNet]) -> None:
     b, network = randn(B, M), LPGNet(A, K)
     network(b)
     with torch.no_grad():
-        network.threshold_raw.uniform_(-2, 0)
+        network.threshold_raw.copy_(torch.linspace(-5, -4, K))  # small: some codes are not 0
         network.dictionary.mul_(1.1)
     copied = through(network)
+    assert network(b).any()
     assert torch.equal(copied(b), network(b))
     with torch.no_grad():
         copied.dictionary.mul_(0.5)
