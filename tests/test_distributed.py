@@ -177,8 +177,14 @@ def hang(folder: Path, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    with process_group(TIMEOUT if sys.argv[1] == "hang" else 60.0):
-        globals()[sys.argv[1]](Path(sys.argv[2]), int(os.environ["RANK"]))
+    try:
+        with process_group(TIMEOUT if sys.argv[1] == "hang" else 60.0):
+            globals()[sys.argv[1]](Path(sys.argv[2]), int(os.environ["RANK"]))
+    finally:
+        # A thread of the group that is left may abort the process while the interpreter ends.
+        if len(os.listdir("/proc/self/task")) > 1:
+            print("threads outlive the process group", file=sys.stderr)
+            sys.exit(2)
     sys.exit()
 
 

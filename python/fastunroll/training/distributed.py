@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -56,11 +59,18 @@ def process_group(timeout: float = 1800.0) -> Iterator[torch.device]:
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
+    # DistributedDataParallel imports this module, whose functions have the group of that moment as
+    # a default argument: imported in the block, it would keep the group, and its threads, for ever.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "gloo" if device.type == "cpu" else "nccl"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
         yield device
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # their variables would keep the group, too
+        raise
     finally:
+        gc.collect()
         dist.destroy_process_group()
 
 
