@@ -89,10 +89,10 @@ Status gram(const PackedMatrix<T>& dictionary_t, const PackedMatrix<T>& dictiona
     T* const corner = out + first * (n + kWidth);
     std::fill(corner, corner + (n - first) * kWidth, T(0));
     for (std::int64_t top = 0; top < m; top += kWidth) {
-      const PackedMatrix<T> rows{dictionary.data + first * m + top * kWidth,
+      const PackedMatrix<T> rows{column_block(dictionary, b).data + top * kWidth,
                                  std::min(kWidth, m - top), kWidth, 0};
-      kernels.dense_product(n - first, dictionary_t.data + top * n + first * kWidth, kWidth, rows,
-                            0, corner, kWidth);
+      const T* columns = column_block(dictionary_t, top / kWidth).data + first * kWidth;
+      kernels.dense_product(n - first, columns, kWidth, rows, 0, corner, kWidth);
     }
     for (std::int64_t left = first + kWidth; left < n; left += kWidth) {
       const std::int64_t width = std::min(kWidth, n - left);
