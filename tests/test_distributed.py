@@ -36,7 +36,7 @@ PROBLEM = SparseProblem(DICTIONARY, density=0.2, snr_db=30.0)
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 N_STEPS = 12
 BATCH = 8
-TIMEOUT = 15.0
+TIMEOUT = 30.0  # for `hang`, whose processes must have started by then
 
 
 def sample(generator: torch.Generator) -> SparseBatch:
@@ -176,13 +176,29 @@ def hang(folder: Path, rank: int) -> None:
     lpg_net(None, at_call(4, lambda: time.sleep(600)) if rank == 1 else sample)
 
 
+def interrupt(folder: Path, rank: int) -> None:
+    """The second process is interrupted, and says so in another error, as the commands do."""
+    try:
+        lpg_net(None, at_call(4, lambda: signal.raise_signal(signal.SIGINT)) if rank else sample)
+    except KeyboardInterrupt as error:
+        raise SystemExit(130) from error
+
+
+def threads() -> int:
+    """Threads of this process, after those that are about to end."""
+    deadline = time.monotonic() + 10.0
+    while (count := len(os.listdir("/proc/self/task"))) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return count
+
+
 if __name__ == "__main__":
     try:
         with process_group(TIMEOUT if sys.argv[1] == "hang" else 60.0):
             globals()[sys.argv[1]](Path(sys.argv[2]), int(os.environ["RANK"]))
     finally:
         # A thread of the group that is left may abort the process while the interpreter ends.
-        if len(os.listdir("/proc/self/task")) > 1:
+        if threads() > 1:
             print("threads outlive the process group", file=sys.stderr)
             sys.exit(2)
     sys.exit()
@@ -208,21 +224,29 @@ def start_two(name: str, folder: Path) -> list[subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """The first of the two processes that run `fail` and `hang`, at the same time."""
+def pairs(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, list[subprocess.Popen[str]]]]:
+    """Two processes for each function that ends early, all at the same time."""
     folder = tmp_path_factory.mktemp("broken")
-    pairs = {name: start_two(name, folder) for name in ("fail", "hang")}
-    yield {name: pair[0] for name, pair in pairs.items()}
+    pairs = {name: start_two(name, folder) for name in ("fail", "hang", "interrupt")}
+    yield pairs
     for process in (process for pair in pairs.values() for process in pair):
         process.kill()
         process.communicate()
 
 
-def test_a_failure_ends_the_other_process(first: dict[str, subprocess.Popen[str]]) -> None:
-    _, messages = first["fail"].communicate(timeout=300)
-    assert first["fail"].returncode == 1
+def test_a_failure_ends_the_other_process(pairs: dict[str, list[subprocess.Popen[str]]]) -> None:
+    first, _ = pairs["fail"]
+    _, messages = first.communicate(timeout=300)
+    assert first.returncode == 1
     assert "RuntimeError" in messages
     assert "imed out" not in messages
+
+
+def test_an_interruption_ends_both(pairs: dict[str, list[subprocess.Popen[str]]]) -> None:
+    messages = [process.communicate(timeout=300)[1] for process in pairs["interrupt"]]
+    assert [process.returncode for process in pairs["interrupt"]] == [0, 130], messages
 
 
 def assert_close(path: Path, expected: nn.Module) -> None:
@@ -313,8 +337,9 @@ def test_the_timeout_must_be_positive() -> None:
         pass
 
 
-def test_waiting_has_an_end(first: dict[str, subprocess.Popen[str]]) -> None:
-    _, messages = first["hang"].communicate(timeout=300)
-    assert first["hang"].returncode == 1
+def test_waiting_has_an_end(pairs: dict[str, list[subprocess.Popen[str]]]) -> None:
+    first, _ = pairs["hang"]
+    _, messages = first.communicate(timeout=300)
+    assert first.returncode == 1
     assert "imed out" in messages
     assert "in _step" in messages, "it waited in another place"

@@ -67,7 +67,7 @@ def process_group(timeout: float = 1800.0) -> Iterator[torch.device]:
     try:
         yield device
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # their variables would keep the group, too
+        _forget_variables(error)  # they would keep the group, too
         raise
     finally:
         gc.collect()
@@ -174,6 +174,13 @@ class _Call(nn.Module):
     def forward(self, loss: Callable[[Any, Any], Tensor], batch: Any) -> Tensor:
         """Return ``loss(model, batch)``."""
         return loss(self.model, batch)
+
+
+def _forget_variables(error: BaseException | None) -> None:
+    """Clear the variables of all calls that an error, and those behind it, have ended."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _device() -> torch.device:
