@@ -36,10 +36,12 @@ def built(
 ) -> Path:
     """A folder of the cache that ``build`` has filled, once for what the key says or holds.
 
-    Test processes that ask for the same folder wait for the first of them.
+    This file and the compiler belong to the key. Test processes that ask for the same folder wait
+    for the first of them.
     """
-    digest = hashlib.sha256("".join(FLAGS).encode())
-    for part in key:
+    version = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
+    digest = hashlib.sha256(version)
+    for part in (Path(__file__), *key):
         digest.update(part.read_bytes() if isinstance(part, Path) else part.encode())
     assert config.cache is not None
     folder = config.cache.mkdir(name) / digest.hexdigest()[:16]
@@ -87,7 +89,7 @@ def load(config: pytest.Config) -> ModuleType:
         objects = compile_all(flags, folder)
         subprocess.run(["g++", "-shared", *map(str, objects), "-o", str(folder / file)], check=True)
 
-    key = [*MODULE_FLAGS, *includes, file, binding, *KERNELS, *MACHINE, *headers()]
+    key = [*includes, file, binding, *KERNELS, *MACHINE, *headers()]
     module = built(config, "cuda-emulated", key, build) / file
     spec = importlib.util.spec_from_file_location(NAME, module)
     assert spec is not None

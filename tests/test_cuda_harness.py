@@ -90,7 +90,7 @@ def built(request: pytest.FixtureRequest) -> Path:
     def build(folder: Path) -> None:
         link(compile_all(flags, folder), folder / "harness")
 
-    key = [*FLAGS, *EMULATOR_FLAGS, *files, *emulated.headers()]
+    key = [Path(__file__), *files, *emulated.headers()]
     return emulated.built(request.config, "cuda-harness", key, build)
 
 
