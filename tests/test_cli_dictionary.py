@@ -115,6 +115,30 @@ class TestLearnDictionary:
         assert torch.equal(dictionary_of(stopped), dictionary_of(whole))
         assert losses(stopped) == losses(whole)
 
+    @pytest.mark.parametrize("kind", ["rows", "patches"])
+    def test_other_samples_do_not_go_on(self, tmp_path, samples, folder, kind):
+        """As many as before, and of the same size: only their values differ."""
+        source, more = (samples, SHORT) if kind == "rows" else (folder, PATCHES)
+        arguments = ["learn-dictionary", source, "-o", tmp_path / "run", *more]
+        arguments += ["--initial", "random"]  # other first atoms would tell other samples, too
+        succeeds(*arguments)
+        if kind == "rows":
+            np.save(samples, 2 * np.load(samples))
+        else:
+            Image.fromarray(np.uint8(255 * smooth(seed=7))).save(folder / "a.png")
+        message = fails(1, *arguments)
+        assert "belongs to another training: its data is samples of checksum" in message
+
+    def test_a_copy_of_the_samples_goes_on(self, tmp_path, samples, monkeypatch):
+        arguments = ["learn-dictionary", samples, "-o", tmp_path / "run", *SHORT]
+        with monkeypatch.context() as patch:
+            at_step(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
+            assert run(*arguments).exit_code == 130
+        rows = np.load(samples)
+        samples.unlink()
+        np.save(samples, rows)
+        succeeds(*arguments)
+
     def test_another_command_does_not_go_on(self, tmp_path, samples):
         succeeds("learn-dictionary", samples, "-o", tmp_path / "run", *SHORT)
         before = dictionary_of(tmp_path / "run")
@@ -180,6 +204,17 @@ class TestLearnFilters:
             assert run("learn-filters", folder, "-o", stopped, *short).exit_code == 130
         succeeds("learn-filters", folder, "-o", stopped, *short)
         assert torch.equal(dictionary_of(stopped), dictionary_of(whole))
+
+    def test_other_images_do_not_go_on(self, tmp_path, folder):
+        """As many as before, and of the same size: only their pixels differ."""
+        arguments = ["learn-filters", folder, "-o", tmp_path / "run", *self.SHORT, "--steps", 6]
+        succeeds(*arguments)
+        before = dictionary_of(tmp_path / "run")
+        succeeds(*arguments)
+        Image.fromarray(np.uint8(255 * smooth(seed=7))).save(folder / "a.png")
+        message = fails(1, *arguments)
+        assert "belongs to another training: its data is images of checksum" in message
+        assert torch.equal(dictionary_of(tmp_path / "run"), before)
 
     def test_bad_crops(self, tmp_path, folder):
         short = [*self.SHORT[:-4], "--layers", 3]

@@ -16,6 +16,7 @@ from torch import Tensor
 from fastunroll.cli.arrays import check_suffix, read_rows
 from fastunroll.cli.common import Seed, keep_settings, on_interrupt, one_of, print_table
 from fastunroll.data import folder_patches, remove_mean
+from fastunroll.data.checksums import checksum
 from fastunroll.data.seeds import stream_seed
 from fastunroll.dictionary import PUDLE, ArraySource, initial_dictionary
 from fastunroll.dictionary.initial import INITIAL
@@ -101,6 +102,8 @@ def learn_dictionary(
         data = ArraySource(samples, batch_size, transform=lambda batch: batch.to(device))
         rows = torch.randperm(len(data), generator=generator)[: max(N_WATCHED, 4 * atoms)]
         watched = data.take(rows.sort().values)
+        # An array may be too large to be read as a whole.
+        known = checksum([(samples if isinstance(samples, Tensor) else watched.cpu()).numpy()])
         model = PUDLE(
             initial_dictionary(watched, atoms, generator, kind=initial),
             layers,
@@ -122,6 +125,7 @@ def learn_dictionary(
             validation_name="loss",
             validate_every=50,
             seed=stream_seed(seed, "training"),
+            data=f"samples of checksum {known}",
             directory=output,
             resume=True,
         )

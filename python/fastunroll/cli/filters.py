@@ -12,6 +12,7 @@ from torch import Tensor
 from fastunroll.cli.common import Seed, keep_settings, one_of
 from fastunroll.cli.dictionary import keeping, write_dictionary
 from fastunroll.cli.tasks import GRAY_LEVELS
+from fastunroll.data.checksums import checksum
 from fastunroll.data.images import find_images, readable_images
 from fastunroll.data.seeds import stream_seed
 from fastunroll.dictionary import ConvolutionalPUDLE, NoisyCrops
@@ -106,6 +107,7 @@ def learn_filters(
             validation_name="loss",
             validate_every=50,
             seed=stream_seed(seed, "training"),
+            data=f"images of checksum {checksum(images)}",
             directory=output,
             resume=True,
         )

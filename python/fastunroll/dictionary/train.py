@@ -68,6 +68,7 @@ def train_dictionary(
     validate_every: int = 100,
     keep_last: bool = False,
     seed: int = 0,
+    data: str = "",
     directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
@@ -93,6 +94,8 @@ def train_dictionary(
         See `fastunroll.training.Trainer`. With ``validate`` the best dictionary is kept.
     keep_last : bool
         Keep the last one all the same.
+    data : str
+        Says what the samples are drawn from; a checkpoint with another text is refused.
     resume : bool
         Go on from the checkpoint in ``directory``; start anew if there is none. The result is that
         of a training that was never stopped, bit for bit.
@@ -123,6 +126,7 @@ def train_dictionary(
     def loss(model: PUDLE, batch: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         return model.loss(batch) if isinstance(batch, Tensor) else model.loss(*batch)
 
+    schedules = f"lambda {lam}, layer decay {layer_decay}"
     with torch.no_grad():
         schedule(model, 0)
     stage = Stage(
@@ -143,7 +147,7 @@ def train_dictionary(
         validate_every=validate_every,
         after_step=after_step,
         seed=seed,
-        data=f"lambda {lam}, layer decay {layer_decay}",
+        data=f"{data}, {schedules}" if data else schedules,
         directory=directory,
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
