@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,11 @@ from typer.testing import CliRunner
 
 from fastunroll.cli.app import app
 from fastunroll.dictionary import PUDLE
-from fastunroll.experiments.pudle import recovery, run, settings
+from fastunroll.experiments.pudle import recovery, run, settings, speed
 from fastunroll.experiments.pudle.claims import judge
 from fastunroll.experiments.pudle.document import document
 from fastunroll.experiments.pudle.images import centre, crop_psnr, crops_of, with_noise
-from fastunroll.experiments.pudle.local import local_gradients, rate
+from fastunroll.experiments.pudle.local import line, local_gradients
 from fastunroll.experiments.pudle.samples import AtomProblem
 from fastunroll.experiments.pudle.settings import (
     CSCNetSettings,
@@ -30,7 +31,6 @@ from fastunroll.experiments.pudle.settings import (
     PudleSettings,
     RecoverySettings,
 )
-from fastunroll.experiments.pudle.speed import step_costs
 from fastunroll.experiments.pudle.summary import summary
 from fastunroll.io import load_tensors
 
@@ -64,7 +64,7 @@ TINY = PudleSettings(
         n_layers=2,
         crop=17,
         lams=(0.12, 0.2),
-        thresholds=(0.05,),
+        thresholds=(0.05, 0.06),
         n_steps=3,
         crops_per_image=1,
     ),
@@ -134,11 +134,12 @@ def test_gradients_of_a_deep_encoder_are_those_of_the_lasso():
     assert min(true, key=true.get) == "ae-ls"
 
 
-def test_rate_is_the_slope_of_the_fall_before_rounding():
+def test_line_through_the_fall_before_rounding():
     layers = list(range(0, 200, 10))
-    exact = [math.exp(-0.3 * k) for k in layers]
-    assert rate(layers, exact) == pytest.approx(-0.3)
-    assert rate(layers, [max(x, 1e-13) for x in exact]) == pytest.approx(-0.3)
+    exact = [2 * math.exp(-0.3 * k) for k in layers]
+    expected = pytest.approx((-0.3, math.log(2)))
+    assert line(layers, exact) == expected
+    assert line(layers, [max(x, 1e-13) for x in exact]) == expected
 
 
 @pytest.mark.parametrize("method", recovery.METHODS)
@@ -203,11 +204,25 @@ def test_crops_and_noise_are_the_same_every_time():
     assert centre(images[0], 20).shape == (20, 20)
 
 
-def test_eager_forms_take_the_same_step():
-    found = step_costs(TINY.recovery, 2, 1, 0)
+def test_eager_forms_take_the_same_step(monkeypatch):
+    peaks = {speed.FUSED: 1, speed.EAGER: 12 * mmap.PAGESIZE, speed.GRAM: 8 * mmap.PAGESIZE}
+    sizes = iter(peaks.values())
+    monkeypatch.setattr(speed, "peak_memory", lambda step: next(sizes))
+    found = speed.step_costs(TINY.recovery, 2, 1, 0)
     assert found["gradient error"] < 1e-5
-    assert found["time ratio"] > 0
-    assert found["step seconds"].keys() == found["peak bytes"].keys()
+    seconds = found["step seconds"]
+    faster = min(seconds[speed.EAGER], seconds[speed.GRAM])
+    assert found["time ratio"] == faster / seconds[speed.FUSED]
+    assert found["peak bytes"] == peaks
+    assert found["memory ratio"] == 8
+    kept = found["kept bytes"]
+    assert 0 < kept[speed.FUSED] < kept[speed.GRAM] < kept[speed.EAGER]
+    assert found["kept ratio"] == kept[speed.GRAM] / kept[speed.FUSED]
+
+
+def test_no_memory_ratio_where_the_system_cannot_tell(monkeypatch):
+    monkeypatch.setattr(speed, "peak_memory", lambda step: None)
+    assert "memory ratio" not in speed.step_costs(TINY.recovery, 2, 1, 0)
 
 
 def test_report_holds_every_figure_and_claim(finished):
@@ -315,6 +330,7 @@ def test_committed_targets_lead_into_the_results(finished, tmp_path):
     assert "missing" not in result.output
 
 
-@pytest.mark.skipif(not (RESULTS / "results.json").exists(), reason="no results yet")
 def test_committed_report_says_what_the_results_say():
-    assert document(results_of(RESULTS)) == (RESULTS / "report.md").read_text()
+    results = results_of(RESULTS)
+    assert document(results) == (RESULTS / "report.md").read_text()
+    assert summary(results).keys() == results["summary"].keys()

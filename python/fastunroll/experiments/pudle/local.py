@@ -71,12 +71,13 @@ def local_gradients(s: LocalSettings, seed: int) -> dict[str, Any]:
     return {"layers": list(s.layers), "codes": codes, "gradients": errors}
 
 
-def rate(layers: list[int], errors: list[float]) -> float:
-    """Slope of ln(error) against the layer: a least-squares fit to all layers before rounding."""
+def line(layers: list[int], errors: list[float]) -> tuple[float, float]:
+    """Slope, and value at layer 0, of a least-squares line through ln(error) before rounding."""
     found = np.array(errors)
     small = np.flatnonzero(found < _FLOOR * found[0])
     end = int(small[0]) if len(small) else len(found)
-    return float(np.polyfit(layers[:end], np.log(found[:end]), 1)[0])
+    slope, start = np.polyfit(layers[:end], np.log(found[:end]), 1)
+    return float(slope), float(start)
 
 
 def train_local(

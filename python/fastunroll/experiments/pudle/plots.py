@@ -18,6 +18,7 @@ from fastunroll.experiments.dictionary_plots import image_row
 from fastunroll.experiments.plots import STYLE, panels
 from fastunroll.experiments.pudle import published
 from fastunroll.experiments.pudle.denoising import DEC, HARD, LEAST_SQUARES
+from fastunroll.experiments.pudle.local import line
 from fastunroll.experiments.pudle.pictures import agreement, codes, filters
 from fastunroll.experiments.pudle.summary import Results
 
@@ -56,7 +57,7 @@ def figures(
         Titles and one image in all its versions.
     """
     draws: dict[str, Callable[[], Figure]] = {
-        "codes": lambda: _codes(results),
+        "codes": lambda: _codes(results["gradients"]),
         "gradients": lambda: _gradients(results["gradients"]),
         "trainings": lambda: _trainings(results["trainings"]),
         "recovery": lambda: _recovery(results),
@@ -71,13 +72,13 @@ def figures(
         return {name: draw() for name, draw in draws.items()}
 
 
-def _codes(results: Results) -> Figure:
-    """Distance of the codes from their limit against the layer, with the fitted slope."""
-    found, slope = results["gradients"], results["summary"]["rate of the codes"]
+def _codes(found: Mapping[str, Any]) -> Figure:
+    """Distance of the codes from their limit against the layer, with the fitted line."""
+    layers, errors = found["layers"], found["codes"]
+    slope, start = line(layers, errors)
     figure, axes = panels(1, (5.2, 3.6))
-    layers, errors = np.array(found["layers"]), np.array(found["codes"])
     axes.plot(layers, errors, "o-", color="#333333", label="mean over the samples")
-    fit = np.exp(np.log(errors).mean() + slope * (layers - layers.mean()))
+    fit = np.exp(start + slope * np.array(layers))
     axes.plot(layers, fit, ":", color="#D55E00", label=f"slope {slope:.4f} per layer")
     axes.set(yscale="log", xlabel="layers T", ylabel="$||z_T - \\hat{z}||$")
     axes.set_title("codes against the solution of the lasso")
@@ -149,7 +150,8 @@ def _denoising(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
     for kind, rows in found.items():
         axes = right if kind == HARD else left
         ours = {float(value): row["paper"] for value, row in rows.items()}
-        theirs = {float(value): published.DENOISING[kind][value] for value in rows}
+        known = published.DENOISING[kind]
+        theirs = {float(value): known[value] for value in rows if value in known}
         axes.plot(ours.keys(), ours.values(), "o-", color=_KINDS[kind], label=f"{kind}, ours")
         axes.plot(
             theirs.keys(),

@@ -11,7 +11,6 @@ RECOVERY: dict[str, dict[str, float]] = {
 
 TRAININGS: dict[str, dict[str, float]] = {
     "25": {"dec": 2.424, "ae-lasso": 1.675, "ae-ls": 0.8023},
-    "50": {"dec": 1.364, "ae-lasso": 1.281, "ae-ls": 0.2812},
     "100": {"dec": 1.270, "ae-lasso": 1.269, "ae-ls": 0.2512},
 }
 """Final ||D - D~||_F, by layers and gradient (Fig. 4c, d)."""
