@@ -1,4 +1,4 @@
-"""Experiments with PUDLE: samples, parts, resumption, scores, figures, report and targets."""
+"""Experiments with PUDLE: samples, methods, scores, figures, report and targets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pudle_cases import TINY, photographs
 from typer.testing import CliRunner
 
 from fastunroll.cli.app import app
@@ -23,76 +23,15 @@ from fastunroll.experiments.pudle.document import document
 from fastunroll.experiments.pudle.images import centre, crop_psnr, crops_of, with_noise
 from fastunroll.experiments.pudle.local import line, local_gradients
 from fastunroll.experiments.pudle.samples import AtomProblem
-from fastunroll.experiments.pudle.settings import (
-    CSCNetSettings,
-    CSCNetStage,
-    DenoisingSettings,
-    LocalSettings,
-    PudleSettings,
-    RecoverySettings,
-)
 from fastunroll.experiments.pudle.summary import summary
 from fastunroll.io import load_tensors
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "pudle"
-TINY = PudleSettings(
-    local=LocalSettings(
-        n_measurements=10,
-        n_atoms=16,
-        n_samples=60,
-        n_training_samples=60,
-        sparsity=2,
-        layers=(1, 10, 40, 80),
-        depths=(5,),
-        n_epochs=4,
-    ),
-    recovery=RecoverySettings(
-        n_measurements=20,
-        n_atoms=30,
-        sparsities=(2,),
-        n_layers=10,
-        batch_size=10,
-        n_steps=50,
-        noise=0.03,
-        noodl_step=0.2,
-        alternating_samples=400,
-        alternating_iterations=2,
-    ),
-    denoising=DenoisingSettings(
-        n_filters=4,
-        filter_size=5,
-        n_layers=2,
-        crop=17,
-        lams=(0.12, 0.2),
-        thresholds=(0.05, 0.06),
-        n_steps=3,
-        crops_per_image=1,
-    ),
-    cscnet=CSCNetSettings(
-        n_filters=4,
-        filter_size=5,
-        stride=4,
-        n_layers=2,
-        stages=(CSCNetStage(17, 2, 4, 3e-2, 1.0), CSCNetStage(13, 1, 2, 1e-2, 1.0, n_shifts=3)),
-        n_held_out=1,
-        held_out_side=20,
-        validate_every=2,
-    ),
-    speed_sparsity=2,
-    speed_rounds=1,
-)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Smooth photographs, three for training and two for tests."""
-    folder, rows = tmp_path_factory.mktemp("images"), np.arange(30)
-    for index in range(5):
-        wave = 120 + 100 * np.sin((index + 1) * rows[:, None] / 9) * np.cos(rows / 7)
-        path = folder / ("train" if index < 3 else "test") / f"{index}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(wave.astype(np.uint8)).save(path)
-    return folder
+    return photographs(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -269,34 +208,7 @@ def test_a_finished_run_computes_nothing(finished, data, monkeypatch):
     after = run(finished, data=data, progress=False)
     before.pop("facts"), after.pop("facts")
     assert after == before
-
-
-def test_an_interrupted_training_of_filters_goes_on(tmp_path, data, monkeypatch):
-    from fastunroll.experiments.pudle.denoising import learn_filters
-    from fastunroll.experiments.pudle.images import images
-    from fastunroll.training import run as training_run
-
-    train, test = images(data)
-
-    def learn(folder: Path) -> dict:
-        path = folder / "model.safetensors"
-        return learn_filters(
-            TINY.denoising, "g_dec", 0.12, 0, train, test, path, folder / "run", progress=False
-        )
-
-    whole, steps, step = learn(tmp_path / "whole"), [], training_run.Run._step
-
-    def interrupted(self, *args):
-        steps.append(1)
-        if len(steps) == 2:
-            self._interruption.requested = 2
-        return step(self, *args)
-
-    monkeypatch.setattr(training_run.Run, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        learn(tmp_path / "parts")
-    assert learn(tmp_path / "parts")["paper"] == whole["paper"]
-    assert len(steps) == 3
+    assert not list((finished / "runs").iterdir())
 
 
 def check(folder: Path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -37,14 +39,24 @@ class Store:
     def part(
         self, name: str, compute: Callable[[], Mapping[str, Any]], files: Sequence[Path] = ()
     ) -> dict[str, Any]:
-        """Result of a part, computed unless it and the ``files`` it writes are there."""
+        """Result of a part, computed unless it and the ``files`` it writes are there.
+
+        The folder that `run` names goes once the part is stored.
+        """
         path = self.folder / f"{name}.json"
         if (known := self._read(path)) is not None and all(file.is_file() for file in files):
             return known
         # Through JSON and back, so that a result does not depend on whether it was computed before.
         result: dict[str, Any] = json.loads(json.dumps(compute()))
         write_text(path, json.dumps({"settings": self.settings, "result": result}, indent=1))
+        shutil.rmtree(self.run(name), ignore_errors=True)
         return result
+
+    def run(self, name: str) -> Path:
+        """Folder for the unfinished training of a part, another one for other settings."""
+        text = json.dumps(self.settings, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return self.folder.parent / "runs" / f"{name}-{digest[:12]}"
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:

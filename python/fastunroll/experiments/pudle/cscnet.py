@@ -30,17 +30,17 @@ def train_cscnet(
 ) -> dict[str, Any]:
     """Train on noisy crops, stage by stage, and save to ``path``; an interrupted training goes on.
 
-    Every `held_out_side`-wide middle of some training images, which are left out of the training,
-    is denoised by shifts from time to time; the best model is kept.
+    ``train`` holds more than `n_held_out` images. Some of them are left out of the training: their
+    `held_out_side`-wide middles are denoised by shifts from time to time; the best model is kept.
 
     Returns
     -------
     dict
         ``"curve"`` with steps, seconds and PSNR in dB (peak 1), ``"seconds"`` and ``"crops"``.
     """
-    every = len(train) // s.n_held_out
-    held_out = [centre(image, s.held_out_side) for image in train[::every][: s.n_held_out]]
-    others = [image for index, image in enumerate(train) if index % every]
+    chosen = [number * len(train) // s.n_held_out for number in range(s.n_held_out)]
+    held_out = [centre(train[index], s.held_out_side) for index in chosen]
+    others = [image for index, image in enumerate(train) if index not in chosen]
     noisy = with_noise(held_out, s.sigma, seed)
     generator = torch.Generator().manual_seed(stream_seed(seed, "dictionary"))
     filters = torch.randn(s.n_filters, 1, s.filter_size, s.filter_size, generator=generator)

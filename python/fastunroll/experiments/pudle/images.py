@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,29 @@ from fastunroll.metrics import psnr, ssim
 Image = NDArray[np.floating]
 
 
-def images(folder: Path | None) -> tuple[list[Image], list[Image]]:
-    """Training and test images, gray in [0, 1]; see `fastunroll.data.load_images`."""
+def images(folder: Path | None, side: int, n_train: int) -> tuple[list[Image], list[Image]]:
+    """Training and test images, gray in [0, 1]; see `fastunroll.data.load_images`.
+
+    Those with less than ``side`` pixels along an axis are left out, with a warning.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or no image of a split in it.
+    ValueError
+        If less than ``n_train`` training images, or no test image, are left.
+    """
+    found = [load_images(folder, split="train"), load_images(folder, split="test")]
     train, test = (
-        [image.astype(np.float32) for image in load_images(folder, split=split)]
-        for split in ("train", "test")
+        [image.astype(np.float32) for image in split if min(image.shape) >= side] for split in found
     )
+    if len(train) < n_train or not test:
+        raise ValueError(
+            f"data must hold at least {n_train} training images and a test image of {side} x "
+            f"{side} pixels or more, got {len(train)} and {len(test)}"
+        )
+    if small := sum(map(len, found)) - len(train) - len(test):
+        warnings.warn(f"left out {small} images smaller than {side} x {side}", stacklevel=2)
     return train, test
 
 

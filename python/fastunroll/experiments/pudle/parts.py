@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastunroll.data.checksums import checksum
 from fastunroll.dictionary import ConvolutionalPUDLE, CSCNet, denoise_by_shifts
 from fastunroll.dictionary.pudle import GRADIENTS
 from fastunroll.experiments.pudle.cscnet import score_cscnet, train_cscnet
@@ -58,8 +59,14 @@ class Parts:
 
     @cached_property
     def pictures(self) -> tuple[list[Image], list[Image]]:
-        """Training and test images."""
-        return images(self.data)
+        """Training and test images, all that the settings need (ValueError otherwise)."""
+        denoising, cscnet = self.settings.denoising, self.settings.cscnet
+        side = max(denoising.crop, *(stage.crop for stage in cscnet.stages))
+        return images(self.data, side, cscnet.n_held_out + 1)
+
+    @cached_property
+    def _checksums(self) -> list[str]:
+        return [checksum(found) for found in self.pictures]
 
     def model(self, name: str) -> Path:
         """Where the model of a part is kept."""
@@ -68,17 +75,15 @@ class Parts:
     def gradients(self) -> Result:
         """Figs. 2, 3, 4a and b."""
         s = self.settings
-        return self._part("gradients", s.local, lambda: local_gradients(s.local, s.seed))
+        return self._part("gradients", s.local, lambda _: local_gradients(s.local, s.seed))
 
     def training(self, depth: int, gradient: str) -> Result:
         """Fig. 4c and d: one curve."""
-        s, name = self.settings, f"trainings-{depth}-{gradient}"
+        s = self.settings
         return self._part(
-            name,
+            f"trainings-{depth}-{gradient}",
             s.local,
-            lambda: train_local(
-                s.local, gradient, depth, s.seed, self._run(name), progress=self.progress
-            ),
+            lambda run: train_local(s.local, gradient, depth, s.seed, run, progress=self.progress),
         )
 
     def trainings(self) -> dict[str, dict[str, Result]]:
@@ -95,7 +100,7 @@ class Parts:
         return self._part(
             name,
             s.recovery,
-            lambda: recover(s.recovery, method, sparsity, s.seed, path, progress=self.progress),
+            lambda _: recover(s.recovery, method, sparsity, s.seed, path, progress=self.progress),
             path,
         )
 
@@ -112,7 +117,8 @@ class Parts:
         return self._part(
             "speed",
             s.recovery,
-            lambda: step_costs(s.recovery, s.speed_sparsity, s.speed_rounds, s.seed),
+            lambda _: step_costs(s.recovery, s.speed_sparsity, s.speed_rounds, s.seed),
+            sparsity=s.speed_sparsity,
             rounds=s.speed_rounds,
         )
 
@@ -123,14 +129,14 @@ class Parts:
         return self._image_part(
             name,
             s.denoising,
-            lambda: learn_filters(
+            lambda run: learn_filters(
                 s.denoising,
                 kind,
                 value,
                 s.seed,
                 *self.pictures,
                 path,
-                self._run(name),
+                run,
                 progress=self.progress,
             ),
             path,
@@ -150,7 +156,7 @@ class Parts:
         return self._image_part(
             f"images-{name}",
             s.denoising,
-            lambda: score_images(self.model(name), s.denoising, s.seed, self.pictures[1]),
+            lambda _: score_images(self.model(name), s.denoising, s.seed, self.pictures[1]),
         )
 
     def cscnet(self) -> Result:
@@ -160,15 +166,13 @@ class Parts:
         trained = self._image_part(
             "cscnet",
             s.cscnet,
-            lambda: train_cscnet(
-                s.cscnet, s.seed, train, path, self._run("cscnet"), progress=self.progress
-            ),
+            lambda run: train_cscnet(s.cscnet, s.seed, train, path, run, progress=self.progress),
             path,
         )
         scores = self._image_part(
             "images-cscnet",
             s.cscnet,
-            lambda: score_cscnet(path, s.cscnet, s.seed, test),
+            lambda _: score_cscnet(path, s.cscnet, s.seed, test),
         )
         return {"training": trained, "scores": scores}
 
@@ -176,7 +180,7 @@ class Parts:
         """The middle of a test image: clean, noisy, and denoised by models of given names."""
         s, path = self.settings, self.output / "parts" / "pictures.npz"
 
-        def compute() -> Result:
+        def compute(_: Path) -> Result:
             clean = self.pictures[1][index]
             (noisy,) = with_noise([clean], s.denoising.sigma, s.seed)
             found = {"clean": clean, "noisy": noisy}
@@ -189,7 +193,15 @@ class Parts:
                 np.savez_compressed(temporary, list(middles), *middles.values())
             return {}
 
-        self._image_part("pictures", s.denoising, compute, path, models=dict(models), index=index)
+        self._image_part(
+            "pictures",
+            s.denoising,
+            compute,
+            path,
+            cscnet=asdict(s.cscnet),
+            models=dict(models),
+            index=index,
+        )
         with np.load(path) as archive:
             titles, *found = archive.values()
             return dict(zip(titles.tolist(), found, strict=True))
@@ -198,34 +210,32 @@ class Parts:
         self,
         name: str,
         settings: object,
-        compute: Callable[[], Result],
+        compute: Callable[[Path], Result],
         *files: Path,
         **more: object,
     ) -> Result:
-        counts = [len(found) for found in self.pictures]
-        return self._part(name, settings, compute, *files, images=counts, **more)
+        return self._part(name, settings, compute, *files, images=self._checksums, **more)
 
     def _part(
         self,
         name: str,
         settings: Any,
-        compute: Callable[[], Result],
+        compute: Callable[[Path], Result],
         *files: Path,
         **more: object,
     ) -> Result:
+        """A part, whose ``compute`` is given the folder for its unfinished training."""
+
         def timed() -> Result:
             self.say(name)
             started = time.monotonic()
-            found = compute()
+            found = compute(store.run(name))
             date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
             return {"seconds": time.monotonic() - started, **found, "date": date}
 
         key = {**asdict(settings), "seed": self.settings.seed, **more}
-        return Store(self.output / "parts", key).part(name, timed, files)
-
-    def _run(self, name: str) -> Path:
-        """Folder of an unfinished training."""
-        return self.output / "runs" / name
+        store = Store(self.output / "parts", key)
+        return store.part(name, timed, files)
 
 
 def filters_name(kind: str, value: float) -> str:

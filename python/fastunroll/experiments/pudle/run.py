@@ -60,11 +60,13 @@ def run(
     Raises
     ------
     ValueError, OSError
-        If an argument does not fit, or a file cannot be read or written.
+        If an argument does not fit, images are too few or too small, or a file cannot be read or
+        written.
     """
     s, output = settings_of(budget, seed), Path(output)
     console = Console(stderr=True, quiet=not progress)
     parts = Parts(output, s, data, progress, lambda name: console.print(f"[bold]{name}[/bold]"))
+    index = min(_SHOWN_IMAGE, len(parts.pictures[1]) - 1)  # reads all images, before the long parts
     results: dict[str, Any] = {
         "budget": budget,
         "settings": json.loads(json.dumps(asdict(s))),
@@ -82,7 +84,6 @@ def run(
     }
     results["summary"] = summary(results)
     shown = {kind: filters_name(kind, float(value)) for kind, value in chosen.items()}
-    index = min(_SHOWN_IMAGE, len(parts.pictures[1]) - 1)
     pictures = parts.denoised({**shown, "CSCNet": "cscnet"}, index)
     paths = {kind: parts.model(name) for kind, name in shown.items()}
     for name, figure in figures(results, output / "models", paths, pictures).items():
