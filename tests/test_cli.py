@@ -6,8 +6,6 @@ import csv
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +16,7 @@ from typer.testing import CliRunner
 
 import fastunroll
 from fastunroll.cli.app import app
-from fastunroll.cli.reproduction import Budget
 from fastunroll.cli.tasks import SparseCodes
-from fastunroll.experiments import lpg_net
-from fastunroll.experiments.claims import Claim
-from fastunroll.experiments.settings import BUDGETS
 from fastunroll.io import load_model, save_model
 from fastunroll.nn import LPGNet
 
@@ -325,56 +319,6 @@ class TestTrain:
         fails(2, "train", "-o", run, "--task", "patches", "--data", tmp_path / "none")
         fails(2, "train", "-o", run, "--learning-rate", 0)
         assert not run.exists()
-
-
-class TestReproduction:
-    @pytest.fixture
-    def calls(self, monkeypatch):
-        """Replace the experiments, which have tests of their own."""
-        calls = []
-
-        def experiment(output, **options):
-            calls.append((output, options))
-            claims = [Claim("All is well.", True, ""), Claim("All is best.", False, "")]
-            return SimpleNamespace(report=output / "report.html", claims=claims)
-
-        monkeypatch.setattr(lpg_net, "run", experiment)
-        monkeypatch.setattr(lpg_net, "summary_table", lambda results: "the table")
-        return calls
-
-    def test_demo(self, calls):
-        text = succeeds("demo")
-        output = Path("fastunroll-demo")
-        assert calls == [(output, {"budget": "demo", "seed": 0, "data": None})]
-        assert text.splitlines() == [
-            "the table",
-            "holds: All is well.",
-            "does not hold: All is best.",
-            f"report: {output / 'report.html'}",
-        ]
-
-    def test_reproduce(self, tmp_path, calls):
-        options = ["--budget", "quick", "--seed", 3, "--data", tmp_path, "-o", tmp_path / "out"]
-        succeeds("reproduce", "lpg-net", *options)
-        expected = {"budget": "quick", "seed": 3, "data": tmp_path}
-        assert calls == [(tmp_path / "out", expected)]
-
-    def test_offers_every_budget(self):
-        assert {budget.value for budget in Budget} == set(BUDGETS)
-
-    def test_usage_errors(self, calls):
-        fails(2, "reproduce", "lpg-nat")
-        fails(2, "reproduce", "lpg-net", "--budget", "huge")
-        assert calls == []
-
-    def test_interrupted(self, tmp_path, monkeypatch):
-        def interrupt(*_, **__):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(lpg_net, "run", interrupt)
-        message = fails(130, "demo", "-o", tmp_path)
-        assert message.startswith("interrupted: ")
-        assert "finished parts" in message
 
 
 class TestInfo:

@@ -220,8 +220,6 @@ def test_models_option_names_what_is_known(tmp_path):
     result = CliRunner().invoke(app, ["reproduce", "lista", "--models", "x", "-o", str(tmp_path)])
     assert result.exit_code == 1
     assert "unknown network 'x'; known: lista, " in result.output
-    result = CliRunner().invoke(app, ["reproduce", "lpg-net", "--models", "lista"])
-    assert result.exit_code == 1
 
 
 def test_committed_pages_say_what_the_results_say():

@@ -92,6 +92,14 @@ def keep_settings(path: Path, settings: dict[str, Any]) -> None:
         raise ValueError(f"{path.parent} is a run with {changes}: give that, or another --output")
 
 
+def refuse_options(context: typer.Context, unused: Iterable[str], what: str) -> None:
+    """Refuse options that the user gave and that ``what`` does not look at."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in unused and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"{option.opts[0]} has no meaning for {what}.")
+
+
 def print_table(title: str, rows: Mapping[str, object]) -> None:
     """Print names and values to the terminal."""
     table = Table(show_header=False)

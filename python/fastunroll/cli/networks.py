@@ -17,6 +17,7 @@ from fastunroll.cli.common import (
     keep_settings,
     on_interrupt,
     print_table,
+    refuse_options,
 )
 from fastunroll.cli.recovery import (
     LPG_NET,
@@ -128,7 +129,8 @@ def train(
     ```
     """
     unused = FAMILY_ONLY if model == LPG_NET else LPG_NET_ONLY
-    _check_options(context, unused + (TRAINED_ONLY if model.startswith("hyperlista") else ()))
+    searched = model.startswith("hyperlista")
+    refuse_options(context, unused + (TRAINED_ONLY if searched else ()), model)
     settings = {k: v for k, v in context.params.items() if k not in ("output", "tensorboard")}
     if model != LPG_NET:
         keep_settings(output / "settings.json", settings)
@@ -200,16 +202,6 @@ def evaluate(
         examples = task.sample(n_samples, _generator(stream_seed(seed, "test")))
         metrics = task.metrics(network(examples.measurements), examples)
     print_table(f"{model}: {n_samples} test samples", metrics)
-
-
-def _check_options(context: typer.Context, unused: tuple[str, ...]) -> None:
-    """Refuse options that the network does not look at."""
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if option.name in unused and source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(
-                f"{option.opts[0]} has no meaning for {context.params['model']}."
-            )
 
 
 def _make_task(

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fastunroll.cli.common import FAILED, Images, Seed, on_interrupt
+from fastunroll.cli.common import FAILED, Images, Seed, on_interrupt, refuse_options
 
 _OUTPUT = Path("fastunroll-reproduction")
-_RESULTS = Path("docs/results")
+_COMMITTED = Path("docs/results")
 
 
 class Experiment(str, Enum):
@@ -32,6 +32,15 @@ class Budget(str, Enum):
     full = "full"
 
 
+_UNUSED = {
+    Experiment.lpg_net: ("check", "models"),
+    Experiment.guarantees: ("data", "models"),
+    Experiment.lista: ("data",),
+    Experiment.pudle: ("models",),
+}
+_UNUSED_BY_CHECK = ("budget", "data", "models", "seed")
+
+
 def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write to.", file_okay=False)
@@ -47,14 +56,21 @@ def demo(
     fastunroll demo
     ```
     """
-    reproduce(Experiment.lpg_net, output, Budget.demo, data, seed)
+    _lpg_net(output, Budget.demo, data, seed)
 
 
 def reproduce(
+    context: typer.Context,
     experiment: Annotated[Experiment, typer.Argument(help="What to reproduce.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write to.", file_okay=False)
-    ] = _OUTPUT,
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help=f"Folder of the results, by default {_OUTPUT}/EXPERIMENT.",
+            file_okay=False,
+        ),
+    ] = None,
     budget: Annotated[Budget, typer.Option(help="Seconds, minutes or hours.")] = Budget.full,
     data: Images = None,
     seed: Seed = 0,
@@ -62,8 +78,8 @@ def reproduce(
         bool,
         typer.Option(
             "--check",
-            help="Only compare results, by default those in docs/results, with their document "
-            "(guarantees) or targets (lista, pudle).",
+            help=f"Only compare results, by default those in {_COMMITTED}, with their document "
+            "(guarantees) or the targets of the full budget (lista, pudle).",
         ),
     ] = False,
     models: Annotated[
@@ -77,23 +93,28 @@ def reproduce(
     fastunroll reproduce lpg-net --budget demo --output quick
     fastunroll reproduce guarantees --budget quick
     fastunroll reproduce lista --budget quick
+    fastunroll reproduce lista --check --output fastunroll-reproduction/lista
     fastunroll reproduce pudle --budget quick --data photographs
     ```
     """
-    if models and (check or experiment is not Experiment.lista):
-        raise ValueError("--models needs lista, and no --check")
+    refuse_options(context, _UNUSED[experiment], experiment.value)
     if check:
-        _check(experiment, _RESULTS / experiment.value if output == _OUTPUT else output)
+        refuse_options(context, _UNUSED_BY_CHECK, "--check")
+        _check(experiment, output)
         return
+    output = output or _OUTPUT / experiment.value
     if experiment is Experiment.lista:
         _lista(output, budget, seed, models)
-        return
-    if experiment is Experiment.pudle:
+    elif experiment is Experiment.pudle:
         _pudle(output, budget, data, seed)
-        return
-    if experiment is Experiment.guarantees:
+    elif experiment is Experiment.guarantees:
         _guarantees(output, budget, seed)
-        return
+    else:
+        _lpg_net(output, budget, data, seed)
+
+
+def _lpg_net(output: Path, budget: Budget, data: Path | None, seed: int) -> None:
+    """Run the experiments with LPG-Net."""
     from fastunroll.experiments import lpg_net
 
     with on_interrupt(f"{output} keeps the finished parts; the same command goes on from there"):
@@ -106,17 +127,20 @@ def reproduce(
     typer.echo(f"report: {results.report}")
 
 
-def _check(experiment: Experiment, folder: Path) -> None:
-    """Compare the results in a folder with their document, or with their targets."""
-    if experiment is Experiment.lpg_net:
-        raise ValueError(f"--check has no meaning for {experiment.value}")
+def _check(experiment: Experiment, output: Path | None) -> None:
+    """Compare results, given or committed, with their document, or with their targets."""
     from fastunroll.experiments import guarantees
     from fastunroll.experiments.targets import RESULTS
 
+    committed = _COMMITTED / experiment.value
+    folder = output or committed
     if not (folder / RESULTS).is_file():
-        raise FileNotFoundError(f"--output must be a folder of results: no {RESULTS} in {folder}")
+        raise FileNotFoundError(
+            f"no {RESULTS} in {folder}: give a folder of results as --output, or run in the root "
+            "of the repository without it"
+        )
     if experiment is not Experiment.guarantees:
-        _check_targets(folder)
+        _check_targets(folder, committed)
         return
     if missing := guarantees.check(folder):
         raise ValueError(f"the document in {folder} lacks, or contradicts: {missing[0]}")
@@ -156,11 +180,11 @@ def _pudle(output: Path, budget: Budget, data: Path | None, seed: int) -> None:
     typer.echo(f"report: {output / pudle.DOCUMENT}")
 
 
-def _check_targets(folder: Path) -> None:
-    """Compare results with their targets, line by line."""
+def _check_targets(folder: Path, committed: Path) -> None:
+    """Compare results with the targets beside them, or the committed ones, line by line."""
     from fastunroll.experiments.targets import check
 
-    outcomes = check(folder)
+    outcomes = check(folder, committed)
     for outcome in outcomes:
         typer.echo(outcome.line)
     missed = sum(not outcome.met for outcome in outcomes)

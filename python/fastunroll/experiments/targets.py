@@ -1,4 +1,4 @@
-"""Comparison of results with the targets in a file beside them."""
+"""Comparison of results with the targets in a file beside them, or in another folder."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Outcome:
         return f"{self.name:74} {wanted:>14} {reached:>9}  {'reached' if self.met else 'MISSED'}"
 
 
-def check(folder: Path) -> list[Outcome]:
-    """Compare ``results.json`` in a folder with ``targets.toml`` there.
+def check(folder: Path, fallback: Path) -> list[Outcome]:
+    """Compare ``results.json`` in a folder with ``targets.toml`` there, or else in another folder.
 
     The file of targets holds a list ``target`` of tables with ``name``, ``path`` (a list of keys
     into the results) and ``at_most`` or ``at_least`` or both.
@@ -61,18 +61,23 @@ def check(folder: Path) -> list[Outcome]:
     Raises
     ------
     FileNotFoundError
-        If one of the files is missing.
+        If there are no results, or targets in neither folder.
     ValueError
         If the file of targets is not as above.
     """
-    folder = Path(folder)
+    path = next((p for p in (folder / TARGETS, fallback / TARGETS) if p.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"no {TARGETS} in {folder}, nor in {fallback}: put one beside the results, or run in "
+            "the root of the repository"
+        )
     results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     toml = import_optional("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    text = (folder / TARGETS).read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     try:
         return [_outcome(table, results) for table in toml.loads(text)["target"]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / TARGETS} is no file of targets: {error!r}") from error
+        raise ValueError(f"{path} is no file of targets: {error!r}") from error
 
 
 def _outcome(table: Mapping[str, Any], results: Mapping[str, Any]) -> Outcome:
