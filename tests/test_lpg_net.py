@@ -155,12 +155,50 @@ def test_examples_set_the_first_threshold() -> None:
     assert bool(small(b).any(dim=1).all())
 
 
-@torch.no_grad()
-def test_all_layers_can_be_trained_from_the_start() -> None:
+@pytest.mark.parametrize("shared_threshold", [False, True])
+@pytest.mark.parametrize("range_given", [False, True])
+def test_the_first_threshold_follows_the_initial_step(
+    range_given: bool, shared_threshold: bool
+) -> None:
+    a, b = dictionary(M, N), measurements()
+    step = 0.1 / float(a.square().sum(dim=0).max())
+    options = {"step_range": (0.0, 2 * step)} if range_given else {"initial_step": step}
+    network = LPGNet.from_dictionary(a, b, shared_threshold=shared_threshold, **options)
+    torch.testing.assert_close(network.steps(b).detach(), torch.full((20, BATCH), step).double())
+    first = step * float((b @ a).abs().amax(dim=1).median()) / 4
+    expected = first / 5**0.5 if shared_threshold else first
+    assert float(network.thresholds[0].detach()) == pytest.approx(expected)
+
+
+def test_no_initial_step_is_the_default_one() -> None:
+    a, b = dictionary(M, N), measurements()
+    given = LPGNet.from_dictionary(a, b, initial_step=None, step_range=None)
+    default = LPGNet.from_dictionary(a, b)
+    unit = 1 / float(a.square().sum(dim=0).max())
+    assert float(default.steps(b)[0, 0].detach()) == pytest.approx(unit)
+    for name, value in default.state_dict().items():
+        assert torch.equal(value, given.state_dict()[name])
+
+
+@pytest.mark.parametrize(("stable", "learning_rate"), [(False, 1e-3), (True, 1e-2)])
+def test_all_layers_can_be_trained_from_the_start(stable: bool, learning_rate: float) -> None:
     problem = make_sparse_problem(n_measurements=50, n_atoms=100, density=0.1, snr_db=40)
     b, codes = problem.sample(200, torch.Generator().manual_seed(0))
-    error = (LPGNet(problem.dictionary)(b) - codes).square().sum(dim=1)
-    assert float(error.mean()) < float(codes.square().sum(dim=1).mean())
+    limit = 2 / lipschitz_constant(problem.dictionary)
+    network = LPGNet(problem.dictionary, step_range=(0.0, limit) if stable else None)
+    optimiser = torch.optim.Adam(network.parameters(), learning_rate)
+    errors = []
+    for _ in range(100):
+        optimiser.zero_grad()
+        error = (network(b) - codes).square().sum() / codes.square().sum()
+        error.backward()
+        for parameter in network.parameters():
+            assert parameter.grad is not None
+            assert bool((parameter.grad != 0).all())
+        optimiser.step()
+        errors.append(error.item())
+    assert errors[0] < 1
+    assert errors[-1] < (0.5 if stable else 0.8) * errors[0]
 
 
 def test_a_start_for_atoms_that_are_nearly_equal() -> None:
@@ -232,6 +270,10 @@ def test_bad_dictionary_and_examples() -> None:
     for bad in (0.0, float("nan")):
         with pytest.raises(ValueError, match="measurements must be finite and not all zero"):
             LPGNet.from_dictionary(a, bad * measurements())
+    with pytest.raises(ValueError, match="initial_step"):
+        LPGNet.from_dictionary(a, measurements(), initial_step=-1.0)
+    with pytest.raises(ValueError, match=r"step_range\[0\]"):
+        LPGNet.from_dictionary(a, measurements(), step_range=(-2.0, 1.0))
 
 
 def test_empty_batch() -> None:

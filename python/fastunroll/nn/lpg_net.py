@@ -95,16 +95,9 @@ class LPGNet(UnrolledNetwork):
         dictionary = check_dictionary("dictionary", dictionary).detach().clone()
         n_layers = check_positive_int("n_layers", n_layers)
         check_number("initial_threshold", initial_threshold, minimum=0.0, exclusive=True)
-        if step_range is None:
-            unit, first = _longest_atom_step(dictionary), 1.0 / lipschitz_constant(dictionary)
-            low, high = min(_SHORTEST_STEP * unit, first / 2), _LONGEST_STEP * unit
-        else:
-            low, high = _checked_range(step_range, dictionary)
-            first = (low + high) / 2
-        if initial_step is not None:
-            first = check_number("initial_step", initial_step, minimum=low, exclusive=True)
-            if first >= high:
-                raise ValueError(f"initial_step must be less than {high:g}, got {first:g}")
+        low, first, high = _steps(dictionary, step_range, initial_step)
+        if step_range is not None:
+            _warn_of_long_steps(low, high, dictionary)
         self.step_range = (low, high)
         self.adaptive_step, self.shared_threshold = adaptive_step, shared_threshold
         self.register_buffer("dictionary", dictionary)
@@ -125,8 +118,9 @@ class LPGNet(UnrolledNetwork):
     ) -> LPGNet:
         """Build a network with initial values that suit the data, to be trained layer by layer.
 
-        alpha starts at 1 / max_j ||a_j||^2, which saves layers. Where all of them are trained at
-        once from the start, steps so long make codes grow without bound; use the constructor then.
+        Unless ``initial_step`` or ``step_range`` is given, alpha starts at 1 / max_j ||a_j||^2,
+        which saves layers. Where all of them are trained at once from the start, steps so long make
+        codes grow without bound; use the constructor then, with a ``step_range`` up to 2/L.
 
         Parameters
         ----------
@@ -134,8 +128,8 @@ class LPGNet(UnrolledNetwork):
             A.
         measurements : (batch, n_measurements), optional
             Examples of b, finite and not all zero. The first threshold becomes a quarter of the
-            step times the median of ||A^T b||_inf, the threshold above which the first layer
-            returns 0, over those that are not zero. Without examples it is 0.5, which suits
+            initial step times the median of ||A^T b||_inf, the threshold above which the first
+            layer returns 0, over those that are not zero. Without examples it is 0.5, which suits
             non-zeros of unit variance.
         **options
             Other arguments of the constructor.
@@ -146,9 +140,8 @@ class LPGNet(UnrolledNetwork):
             With the name of the argument that does not fit.
         """
         dictionary = check_dictionary("dictionary", dictionary)
-        step = _longest_atom_step(dictionary)
-        if options.get("step_range") is None:
-            options.setdefault("initial_step", step)
+        if options.get("step_range") is None and options.get("initial_step") is None:
+            options["initial_step"] = _longest_atom_step(dictionary)
         if measurements is not None:
             b = check_tensor("measurements", measurements, (2,))
             if b.numel() == 0 or b.shape[1] != dictionary.shape[0]:
@@ -160,6 +153,7 @@ class LPGNet(UnrolledNetwork):
             largest = largest[largest > 0].median()  # NaN of none
             if not bool(torch.isfinite(b).all() and torch.isfinite(largest)):
                 raise ValueError("measurements must be finite and not all zero")
+            _, step, _ = _steps(dictionary, options.get("step_range"), options.get("initial_step"))
             options.setdefault("initial_threshold", float(step * largest) / 4)
         return cls(dictionary, **options)
 
@@ -266,11 +260,27 @@ def _longest_atom_step(dictionary: Tensor) -> float:
     return 1.0 / float(dictionary.square().sum(dim=0).max())
 
 
-def _checked_range(step_range: tuple[float, float], dictionary: Tensor) -> tuple[float, float]:
-    """Return the range of the step; warn if it leaves (0, 2/L)."""
-    low, high = step_range
-    low = check_number("step_range[0]", low, minimum=0.0)
-    high = check_number("step_range[1]", high, minimum=low, exclusive=True)
+def _steps(
+    dictionary: Tensor, step_range: tuple[float, float] | None, initial_step: float | None
+) -> tuple[float, float, float]:
+    """Shortest, initial and longest step, from the arguments of the constructor."""
+    if step_range is None:
+        unit, first = _longest_atom_step(dictionary), 1.0 / lipschitz_constant(dictionary)
+        low, high = min(_SHORTEST_STEP * unit, first / 2), _LONGEST_STEP * unit
+    else:
+        low, high = step_range
+        low = check_number("step_range[0]", low, minimum=0.0)
+        high = check_number("step_range[1]", high, minimum=low, exclusive=True)
+        first = (low + high) / 2
+    if initial_step is not None:
+        first = check_number("initial_step", initial_step, minimum=low, exclusive=True)
+        if first >= high:
+            raise ValueError(f"initial_step must be less than {high:g}, got {first:g}")
+    return low, first, high
+
+
+def _warn_of_long_steps(low: float, high: float, dictionary: Tensor) -> None:
+    """Warn if the range of the step leaves (0, 2/L)."""
     lipschitz = lipschitz_constant(dictionary)
     if high > 2.0 / lipschitz:
         warnings.warn(
@@ -279,4 +289,3 @@ def _checked_range(step_range: tuple[float, float], dictionary: Tensor) -> tuple
             UserWarning,
             stacklevel=3,
         )
-    return low, high
