@@ -30,7 +30,7 @@ from fastunroll.nn.network import UnrolledNetwork, versions
 from fastunroll.program import Program
 
 _SHORTEST_STEP, _LONGEST_STEP = 0.02, 2.0
-"""Default range of the step, in units of 1 / max_j ||a_j||^2."""
+"""Default range of the step, in units of 1/L, or of 1 / max_j ||a_j||^2."""
 
 _THRESHOLD_DECAY = 5.0
 """Ratio of the first and the last initial threshold."""
@@ -54,10 +54,8 @@ class LPGNet(UnrolledNetwork):
         First threshold tau_0. The others fall geometrically to a fifth of it; a shared one starts
         at their geometric mean.
     step_range : (float, float), optional
-        (alpha_min, alpha_max). By default (0.02, 2) / max_j ||a_j||^2, or from 1 / (2 L) on if that
-        is less, with L = ||A||_2^2: 2 / max_j ||a_j||^2 is the limit of stability for codes of one
-        non-zero, as 2/L is for dense ones. In trials, networks that may take such steps trained
-        to a smaller error than those kept below 2/L.
+        (alpha_min, alpha_max). By default (0.02, 2) / L with L = ||A||_2^2, the limit of stability:
+        so all layers can be trained at once.
     initial_step : float, optional
         alpha to start from, within the range. By default 1/L, that of ISTA, or the middle of a
         given range.
@@ -70,7 +68,7 @@ class LPGNet(UnrolledNetwork):
     Warns
     -----
     UserWarning
-        If a given ``step_range`` leaves (0, 2/L) with L = ||A||_2^2: the objective may then rise.
+        If a given ``step_range`` leaves (0, 2/L): the objective may then rise.
 
     Notes
     -----
@@ -118,9 +116,12 @@ class LPGNet(UnrolledNetwork):
     ) -> LPGNet:
         """Build a network with initial values that suit the data, to be trained layer by layer.
 
-        Unless ``initial_step`` or ``step_range`` is given, alpha starts at 1 / max_j ||a_j||^2,
-        which saves layers. Where all of them are trained at once from the start, steps so long make
-        codes grow without bound; use the constructor then, with a ``step_range`` up to 2/L.
+        Unless ``step_range`` is given, it is (0.02, 2) / max_j ||a_j||^2, or from 1 / (2 L) on if
+        that is less, and alpha starts at 1 / max_j ||a_j||^2: 2 / max_j ||a_j||^2 is the limit of
+        stability for codes of one non-zero, as 2/L is for dense ones. In trials, networks that may
+        take such steps needed fewer layers and trained to a smaller error; but where all layers
+        were trained at once from the start, their codes grew without bound. Use the constructor
+        then.
 
         Parameters
         ----------
@@ -140,8 +141,13 @@ class LPGNet(UnrolledNetwork):
             With the name of the argument that does not fit.
         """
         dictionary = check_dictionary("dictionary", dictionary)
-        if options.get("step_range") is None and options.get("initial_step") is None:
-            options["initial_step"] = _longest_atom_step(dictionary)
+        long_steps = options.get("step_range") is None
+        if long_steps:
+            unit = 1.0 / float(dictionary.square().sum(dim=0).max())
+            shortest = min(_SHORTEST_STEP * unit, 0.5 / lipschitz_constant(dictionary))
+            options["step_range"] = (shortest, _LONGEST_STEP * unit)
+            if options.get("initial_step") is None:
+                options["initial_step"] = unit
         if measurements is not None:
             b = check_tensor("measurements", measurements, (2,))
             if b.numel() == 0 or b.shape[1] != dictionary.shape[0]:
@@ -155,7 +161,7 @@ class LPGNet(UnrolledNetwork):
                 raise ValueError("measurements must be finite and not all zero")
             _, step, _ = _steps(dictionary, options.get("step_range"), options.get("initial_step"))
             options.setdefault("initial_threshold", float(step * largest) / 4)
-        return cls(dictionary, **options)
+        return (cls._without_warning if long_steps else cls)(dictionary, **options)
 
     @property
     def n_layers(self) -> int:
@@ -244,20 +250,20 @@ class LPGNet(UnrolledNetwork):
     @classmethod
     def from_config(cls, config: dict[str, Any], state: dict[str, Tensor]) -> LPGNet:
         """Build the network that `config` and a ``state_dict`` describe."""
+        return cls._without_warning(
+            state["dictionary"],
+            config["n_layers"],
+            adaptive_step=config["adaptive_step"],
+            shared_threshold=config["shared_threshold"],
+            step_range=tuple(config["step_range"]),
+        )
+
+    @classmethod
+    def _without_warning(cls, *arguments: Any, **options: Any) -> LPGNet:
+        """Build a network whose steps may be long on purpose."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it was given when the network was made
-            return cls(
-                state["dictionary"],
-                config["n_layers"],
-                adaptive_step=config["adaptive_step"],
-                shared_threshold=config["shared_threshold"],
-                step_range=tuple(config["step_range"]),
-            )
-
-
-def _longest_atom_step(dictionary: Tensor) -> float:
-    """1 / max_j ||a_j||^2."""
-    return 1.0 / float(dictionary.square().sum(dim=0).max())
+            warnings.simplefilter("ignore", UserWarning)
+            return cls(*arguments, **options)
 
 
 def _steps(
@@ -265,8 +271,8 @@ def _steps(
 ) -> tuple[float, float, float]:
     """Shortest, initial and longest step, from the arguments of the constructor."""
     if step_range is None:
-        unit, first = _longest_atom_step(dictionary), 1.0 / lipschitz_constant(dictionary)
-        low, high = min(_SHORTEST_STEP * unit, first / 2), _LONGEST_STEP * unit
+        first = 1.0 / lipschitz_constant(dictionary)
+        low, high = _SHORTEST_STEP * first, _LONGEST_STEP * first
     else:
         low, high = step_range
         low = check_number("step_range[0]", low, minimum=0.0)
