@@ -40,6 +40,16 @@ def test_it_finds_the_deep_minimum() -> None:
     assert bool((model.matrix == 1).all())
 
 
+@pytest.mark.parametrize("first", [0.01, 10.0])
+def test_a_refinement_leaves_the_face_where_it_starts(first: float) -> None:
+    model = Bowl()
+    with torch.no_grad():
+        model.first.fill_(first)
+        model.second.fill_(20.0)
+    refine(model, RANGES, lambda model: math.log(model.first.item() / 0.3) ** 2, n_evaluations=60)
+    assert model.first.item() == pytest.approx(0.3, rel=1e-2)
+
+
 def test_it_is_repeatable_and_keeps_to_its_ranges_and_budget() -> None:
     tried: list[tuple[float, float]] = []
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -14,6 +15,9 @@ from fastunroll._checks import check_number, check_positive_int
 from fastunroll._optional import import_optional
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_FIRST_STEP = 0.05
+"""First change of a parameter in `refine`, as a fraction of its range."""
 
 _WORST = 1e9
 """Stands for NaN and infinity, which the search could not compare."""
@@ -95,7 +99,13 @@ def refine(
         min(max(math.log(max(parameter.item(), math.exp(low))), low), high)
         for parameter, (low, high) in zip(box.parameters, box.bounds, strict=True)
     ]
-    options = {"maxfev": n_evaluations}
+    # The first simplex leads into the box; SciPy's own is flat where it starts at a face.
+    steps = [
+        _FIRST_STEP * (high - low if x < (low + high) / 2 else low - high)
+        for x, (low, high) in zip(start, box.bounds, strict=True)
+    ]
+    simplex = np.vstack([np.zeros(len(steps)), np.diag(steps)]) + start
+    options = {"maxfev": n_evaluations, "initial_simplex": simplex}
     optimize.minimize(box.value, start, method="Nelder-Mead", bounds=box.bounds, options=options)
     if not box.best:
         raise ValueError("evaluate must be finite near the parameters, but was so nowhere")

@@ -26,7 +26,7 @@ class Training:
     variants : tuple of str
         Benchmark problems, of `fastunroll.data.benchmark.VARIANTS`; one network for each.
     steps : int
-        Steps per layer; for HyperLISTA, evaluations of its first search.
+        Steps per layer; for HyperLISTA, evaluations of each of its three searches.
     schedule : str
         One of `fastunroll.training.recovery.SCHEDULES`. In much noise, training layer by layer
         ends with last layers that do nothing, and all at once is better.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -51,19 +50,22 @@ def study(
         "size": [s.n_measurements, s.n_atoms, s.n_test, s.n_layers],
     }
 
+    def store(uses: Iterable[str], key: object) -> Store:
+        known = {name: networks[part_name(name, _VARIANT)]["NMSE"] for name in uses}
+        return Store(output / "parts", {**common, "networks": known, "settings": key})
+
     def part(
         name: str, compute: Any, uses: Iterable[str] = (), key: object = None
     ) -> dict[str, Any]:
         """One part, computed again if a network that it ``uses`` or its settings have changed."""
         console.print(f"[bold]{name}[/bold]")
-        known = {name: networks[part_name(name, _VARIANT)]["NMSE"] for name in uses}
-        settings = {**common, "networks": known, "settings": key}
-        return Store(output / "parts", settings).part(name.replace(" ", "-"), compute)
+        return store(uses, key).part(name.replace(" ", "-"), compute)
+
+    of_robust = (["alista-ss"], s.robust.__dict__)
 
     def robust() -> dict[str, Any]:
-        directory = output / "runs" / "robust-alista"
+        directory = store(*of_robust).run("robust")
         network = train_robust(problem, alista, s.robust, s.seed, directory, progress=False)
-        shutil.rmtree(directory)
         return compare_robust(problem, network, alista, s.robust, s.seed)
 
     fused = {k: net for k, net in trained.items() if isinstance(net, ProxGradientNetwork)}
@@ -82,7 +84,7 @@ def study(
         "step times": part(
             "step times", partial(step_times, problem, fused, s.timing_rounds), fused
         ),
-        "robust": part("robust", robust, ["alista-ss"], s.robust.__dict__),
+        "robust": part("robust", robust, *of_robust),
         "mismatch": {
             name: part(
                 f"mismatch {name}",
