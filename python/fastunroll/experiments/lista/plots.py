@@ -142,14 +142,17 @@ def _parameters(results: Results) -> Figure:
     axes.margins(x=0.15, y=0.1)
     low, high = axes.get_ylim()
     gap = (high - low) / 28
-    for column in columns.values():
+    for key, column in columns.items():
+        left = not columns.keys().isdisjoint((key + 1, key + 2))  # where there is more room
         names = sorted(column, key=lambda name: column[name], reverse=True)
         places = _apart([column[name] for name in names], gap)
         for name, place in zip(names, places, strict=True):
+            count = rows[name]["parameters"]
             axes.annotate(
                 title(name),
-                (rows[name]["parameters"], column[name]),
-                xytext=(rows[name]["parameters"] * 1.35, place),
+                (count, column[name]),
+                xytext=(count / 1.35 if left else count * 1.35, place),
+                ha="right" if left else "left",
                 va="center",
                 fontsize=8,
                 color=_FAMILIES[name][0],
