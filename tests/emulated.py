@@ -26,9 +26,7 @@ MODULE_FLAGS = (
     *('-DFASTUNROLL_NVCC="none"', '-DFASTUNROLL_ARCHITECTURES="emulated"'),
 )
 
-needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None or not CSRC.exists(), reason="needs g++ and the sources"
-)
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
 def built(
@@ -75,8 +73,8 @@ def compile_all(flags: Mapping[Path, Sequence[str]], folder: Path, csrc: Path = 
 def load(config: pytest.Config) -> ModuleType:
     """Compile the module, unless that was done before, and import it."""
     pybind11 = pytest.importorskip("pybind11")
-    if shutil.which("g++") is None or not CSRC.exists():
-        pytest.skip("needs g++ and the sources")
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
     file = f"{NAME}{sysconfig.get_config_var('EXT_SUFFIX')}"
     binding = CSRC / "bindings/cuda_module.cpp"
     includes = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))]

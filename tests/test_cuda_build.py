@@ -11,8 +11,7 @@ import pytest
 
 OPTION = Path(__file__).parent.parent / "cmake/cuda.cmake"
 pytestmark = pytest.mark.skipif(
-    not OPTION.exists() or shutil.which("cmake") is None or shutil.which("g++") is None,
-    reason="needs the sources, cmake and g++",
+    shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake and g++"
 )
 
 

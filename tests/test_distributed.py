@@ -140,6 +140,8 @@ def train_all(folder: Path, rank: int) -> None:
             attempt(folder, rank)
         except Exception as error:
             (folder / f"error-{number}-{rank}").write_text(f"{type(error).__name__}: {error}")
+    garbage: list[Any] = [torch.distributed.group.WORLD]
+    garbage.append(garbage)  # a cycle, so that it stays until the collector runs
 
 
 def refuse(folder: Path, rank: int) -> None:

@@ -121,7 +121,6 @@ def test_clock_takes_turns_over_the_inputs() -> None:
 # --- Targets
 
 
-@pytest.mark.skipif(not TARGETS.exists(), reason="needs the sources")
 def test_every_target_is_measured() -> None:
     jobs = standard_jobs()
     for target in targets.load_targets(TARGETS):

@@ -97,8 +97,8 @@ def kernel_object(
         return isa, found
     source = ROOT / "csrc" / "cpu" / f"kernels_{isa}.cpp"
     compiler = tool("g++", isa)
-    if shutil.which(compiler) is None or not source.exists():
-        pytest.skip(f"needs {compiler} and the sources")
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
     target = tmp_path_factory.mktemp("objects") / f"{isa}.o"
     options = ["-std=c++17", "-O3", "-fPIC", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden"]
     options += ["-DFASTUNROLL_X86"] if X86 and isa != "neon" else ["-DFASTUNROLL_ARM64"]

@@ -16,10 +16,7 @@ CROSS = "aarch64-linux-gnu"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        shutil.which("make") is None or not (CHECKS.parents[1] / "csrc").is_dir(),
-        reason="needs make and the sources",
-    ),
+    pytest.mark.skipif(shutil.which("make") is None, reason="needs make"),
 ]
 
 

@@ -124,13 +124,9 @@ SampleSums samples_of(SampleSums sums, std::int64_t first) {
 
 template <class T>
 Error launch_backward(const BackwardTileArguments<T>& a, const Plan& plan, Stream stream) {
-  if constexpr (sizeof(T) == 8) {
-    return launch_backward_tiles<T, 16>(a, plan, stream);
-  } else {
-    if (plan.samples == 16) return launch_backward_tiles<T, 16>(a, plan, stream);
-    if (plan.samples == 32) return launch_backward_tiles<T, 32>(a, plan, stream);
-    return launch_backward_tiles<T, 64>(a, plan, stream);
-  }
+  return with_tiles_of<T>(plan, [&](auto samples) {
+    return launch_backward_tiles<T, decltype(samples)::value>(a, plan, stream);
+  });
 }
 
 // Runs the steps up to the first that fails.

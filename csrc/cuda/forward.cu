@@ -5,13 +5,9 @@ namespace fastunroll::cuda {
 
 template <class T>
 Error launch_forward(const ForwardArguments<T>& a, const Plan& plan, Stream stream) {
-  if constexpr (sizeof(T) == 8) {
-    return launch_forward_tiles<T, 16>(a, plan, stream);
-  } else {
-    if (plan.samples == 16) return launch_forward_tiles<T, 16>(a, plan, stream);
-    if (plan.samples == 32) return launch_forward_tiles<T, 32>(a, plan, stream);
-    return launch_forward_tiles<T, 64>(a, plan, stream);
-  }
+  return with_tiles_of<T>(plan, [&](auto samples) {
+    return launch_forward_tiles<T, decltype(samples)::value>(a, plan, stream);
+  });
 }
 
 template <class T>

@@ -2,6 +2,8 @@
 // The forward pass's launches, and what they leave for the backward pass.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/device.h"
 
 namespace fastunroll::cuda {
@@ -43,6 +45,16 @@ Error launch_forward(const ForwardArguments<T>& a, const Plan& plan, Stream stre
 // The same for tiles of so many samples; each is compiled in a file of its own.
 template <class T, int kSamples>
 Error launch_forward_tiles(const ForwardArguments<T>& a, const Plan& plan, Stream stream);
+
+// launch(samples), where decltype(samples)::value are those of a plan's tiles.
+template <class T, class Launch>
+Error with_tiles_of(const Plan& plan, Launch launch) {
+  if constexpr (sizeof(T) == 4) {
+    if (plan.samples == 32) return launch(std::integral_constant<int, 32>());
+    if (plan.samples == 64) return launch(std::integral_constant<int, 64>());
+  }
+  return launch(std::integral_constant<int, 16>());
+}
 
 // Few samples on clusters of blocks; see cluster.cu.
 Error launch_cluster(const ForwardArguments<float>& a, const Plan& plan, Stream stream);

@@ -70,7 +70,7 @@ def process_group(timeout: float = 1800.0) -> Iterator[torch.device]:
         _forget_variables(error)  # they would keep the group, too
         raise
     finally:
-        gc.collect()
+        gc.collect()  # what holds the group may lie in reference cycles
         dist.destroy_process_group()
 
 
