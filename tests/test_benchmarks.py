@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from fastunroll.benchmarks import candidates, plots, suite, tables
@@ -273,6 +275,23 @@ def test_figures_are_drawn(tmp_path: Path) -> None:
     paths = plots.draw(a_report(), tmp_path)
     assert {path.name for path in paths} == {"density.png", "size.png", "batch.png", "latency.png"}
     assert all(path.stat().st_size > 5000 for path in paths)
+
+
+def test_legends_fit_into_their_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = dict.fromkeys(INFERENCE, timing(1e-3, 1e-3, 1e-3))
+    cases = [
+        Case(job, batch, density=0.1) for job in ("inference", "training") for batch in (1, 64)
+    ]
+    outcomes = [Outcome(case, 0.1, {}, seconds, {}, {}) for case in cases]
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    plots.draw(replace(a_report(), outcomes=outcomes), tmp_path)
+    legends = [(figure, legend) for figure in figures for legend in figure.legends]
+    assert len(legends) == 3
+    for figure, legend in legends:
+        figure.draw_without_rendering()
+        assert figure.bbox.x0 <= legend.get_window_extent().x0
+        assert legend.get_window_extent().x1 <= figure.bbox.x1
 
 
 def write_targets(path: Path, at_least: float) -> Path:

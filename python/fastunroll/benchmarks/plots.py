@@ -128,7 +128,8 @@ def _speed_up(
         _log_ticks(axes.yaxis)
         _finish(axes)
     all_axes[0].set_ylabel("time, as a multiple of fastunroll's")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
+    columns = 2 * len(chosen)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
     return figure
 
 
